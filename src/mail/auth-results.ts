@@ -1,0 +1,74 @@
+import { printable } from './reply.ts';
+import type { HeaderField } from './header.ts';
+
+/** One `resinfo` of an Authentication-Results field. RFC 8601 §2.2. */
+export interface AuthResult {
+  readonly method: 'spf' | 'dkim' | 'dmarc' | 'arc' | 'auth';
+  /** A word of RFC 8601 §2.7: pass, fail, softfail, neutral, none, policy, temperror, permerror. */
+  readonly result: string;
+  readonly comment?: string;
+  /** `ptype.property` and its value: `['smtp.mailfrom', 'a@b']`. */
+  readonly properties: readonly (readonly [string, string])[];
+}
+
+const VALUE_LIMIT = 320;
+const FIELD_NAME = 'Authentication-Results';
+
+/** Builds the field; values are quoted where RFC 8601's grammar wants it, so that remote text cannot add a result of its own. */
+export function authResultsField(authservId: string, results: readonly AuthResult[]): HeaderField {
+  const parts = results.map((result) => {
+    let text = `${result.method}=${result.result}`;
+    if (result.comment !== undefined && result.comment !== '') text += ` (${comment(result.comment)})`;
+    for (const [name, value] of result.properties) text += ` ${name}=${pvalue(value)}`;
+    return text;
+  });
+  return {
+    name: FIELD_NAME,
+    value: ` ${authservId};\r\n\t${parts.length === 0 ? 'none' : parts.join(';\r\n\t')}`,
+  };
+}
+
+/** The authserv-id of an Authentication-Results value, in lower case; null when it can't be read. RFC 8601 §2.2, §2.5, §5. */
+export function authservIdOf(value: string): string | null {
+  const text = stripComments(value.replaceAll(/\r?\n/g, ' ')).trim();
+  const quoted = /^"((?:[^"\\]|\\.)*)"/s.exec(text);
+  if (quoted) return (quoted[1] ?? '').replaceAll(/\\(.)/gs, '$1').toLowerCase();
+  const token = /^[^\s;=]+/.exec(text);
+  return token === null ? null : token[0].toLowerCase();
+}
+
+/** RFC 5322 §3.2.2 comments nest; an unclosed one swallows the rest. Linear in the length of the text. */
+function stripComments(text: string): string {
+  let depth = 0;
+  let quoted = false;
+  let out = '';
+  for (let i = 0; i < text.length; i++) {
+    const c = text[i];
+    if (c === '\\') {
+      if (depth === 0) out += text.slice(i, i + 2);
+      i++;
+    } else if (depth === 0 && c === '"') {
+      quoted = !quoted;
+      out += c;
+    } else if (!quoted && c === '(') {
+      depth++;
+    } else if (!quoted && c === ')' && depth > 0) {
+      depth--;
+      out += ' ';
+    } else if (depth === 0) {
+      out += c;
+    }
+  }
+  return out;
+}
+
+function comment(text: string): string {
+  return printable(text, VALUE_LIMIT).replaceAll(/[()\\]/g, '?');
+}
+
+function pvalue(value: string): string {
+  const safe = printable(value, VALUE_LIMIT);
+  // RFC 8601 §2.2: pvalue is a value (RFC 2045 token or quoted-string) or [[local-part] "@"] domain-name.
+  if (/^(?:[A-Za-z0-9!#$%&'*+\-.^_`{|}~]*@)?[A-Za-z0-9!#$%&'*+\-.^_`{|}~]+$/.test(safe)) return safe;
+  return `"${safe.replaceAll(/["\\]/g, '\\$&')}"`;
+}

@@ -1,0 +1,102 @@
+/**
+ * One header field, byte for byte. Strings here hold one byte per character (latin1), so nothing is lost by decoding.
+ *
+ * `value` is everything after the colon, leading white space included, without the closing CRLF; a fold inside is CRLF followed
+ * by white space. RFC 5322 §2.2.
+ */
+export interface HeaderField {
+  readonly name: string;
+  readonly value: string;
+}
+
+/** Header fields in the order of the message, top first. Immutable. */
+export class HeaderList implements Iterable<HeaderField> {
+  readonly #fields: readonly HeaderField[];
+
+  constructor(fields: readonly HeaderField[]) {
+    this.#fields = fields;
+  }
+
+  get length(): number {
+    return this.#fields.length;
+  }
+
+  [Symbol.iterator](): Iterator<HeaderField> {
+    return this.#fields[Symbol.iterator]();
+  }
+
+  toArray(): readonly HeaderField[] {
+    return this.#fields;
+  }
+
+  /** All fields of that name, top first; names are compared without case (RFC 5322 §1.2.2). */
+  all(name: string): HeaderField[] {
+    const wanted = name.toLowerCase();
+    return this.#fields.filter(
+      (field) => field.name.length === wanted.length && field.name.toLowerCase() === wanted,
+    );
+  }
+
+  /** The topmost field of that name. */
+  first(name: string): HeaderField | undefined {
+    const wanted = name.toLowerCase();
+    return this.#fields.find(
+      (field) => field.name.length === wanted.length && field.name.toLowerCase() === wanted,
+    );
+  }
+
+  /** The fields as they stand in a message: `Name:value CRLF` each, without the empty line that ends the header section. */
+  serialize(): string {
+    let text = '';
+    for (const field of this.#fields) text += `${field.name}:${field.value}\r\n`;
+    return text;
+  }
+}
+
+/** A field's value on one line: folds removed, white space trimmed. RFC 5322 §2.2.3. */
+export function unfold(value: string): string {
+  return value.replaceAll(/\r?\n(?=[ \t])/g, '').trim();
+}
+
+/**
+ * Reads a header section (without its closing empty line) given as latin1. A line that is no field and no continuation is kept
+ * as part of the field before it, as MTAs do; at the very top it becomes a field with an empty name, so that no byte is lost.
+ */
+export function parseHeaderSection(section: string): HeaderList {
+  const fields: HeaderField[] = [];
+  const close = (name: string | null, value: string): void => {
+    if (name !== null) fields.push({ name, value });
+  };
+  let name: string | null = null;
+  let value = '';
+  for (const line of section.split('\r\n')) {
+    if (line === '' && name === null) continue;
+    const first = line.charCodeAt(0);
+    const colon = first === 0x20 || first === 0x09 ? -1 : line.indexOf(':');
+    if (colon > 0 && isFieldName(line, colon)) {
+      close(name, value);
+      name = line.slice(0, colon).trimEnd();
+      value = line.slice(colon + 1);
+    } else if (name === null) {
+      name = '';
+      value = line;
+    } else {
+      value += `\r\n${line}`;
+    }
+  }
+  close(name, value.endsWith('\r\n') ? value.slice(0, -2) : value);
+  return new HeaderList(fields);
+}
+
+/** RFC 5322 §3.6.8: ftext is printable US-ASCII without the colon; §4.5 allows white space before the colon. */
+function isFieldName(line: string, colon: number): boolean {
+  for (let i = 0; i < colon; i++) {
+    const code = line.charCodeAt(i);
+    if (code === 0x20 || code === 0x09) {
+      if (line.slice(i, colon).trim() !== '') return false;
+      return i > 0;
+    }
+    if (code < 0x21 || code > 0x7e) return false;
+  }
+  return true;
+}

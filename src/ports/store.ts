@@ -1,0 +1,92 @@
+import type { Direction } from '../mail/envelope.ts';
+import type { SpamScan } from '../mail/spam-scan.ts';
+import type { Outcome } from '../verdict/finding.ts';
+import type { ShadowVerdict, VerdictKind } from '../verdict/verdict.ts';
+
+export type DaemonName = 'policyd' | 'milter' | 'lmtp-filter';
+
+/** Names one message through all daemons: 16 characters of base32 (80 random bits). Unguessable. */
+export type TraceId = string;
+
+/** What a daemon knows of a message that lets another daemon's trace be found. */
+export interface TraceKeys {
+  /** Client address and port (`sessionKey`). */
+  readonly session: string | null;
+  /** Envelope sender as `pathText` gives it. */
+  readonly sender: string;
+  /** Postfix's instance attribute (policy requests only). */
+  readonly instance: string | null;
+  readonly queueId: string | null;
+}
+
+/** What was decided about a message at one stage, with the facts it rests on. Never holds bodies. */
+export interface Decision {
+  readonly trace: TraceId;
+  /** Milliseconds since 1970. */
+  readonly time: number;
+  readonly daemon: DaemonName;
+  /** `rcpt` (policyd), `message` (milter, lmtp-filter), and the other states of the policy protocol in lower case. */
+  readonly stage: string;
+  readonly direction: Direction;
+  readonly queueId: string | null;
+  readonly client: string;
+  readonly helo: string | null;
+  readonly login: string | null;
+  readonly sender: string;
+  /** Those whom this decision concerns: one for policyd at RCPT and for lmtp-filter, all for the milter. */
+  readonly recipients: readonly string[];
+  readonly messageId: string | null;
+  /** Octets; null when not known yet. */
+  readonly size: number | null;
+  readonly verdict: VerdictKind;
+  readonly rule: string;
+  readonly why: string;
+  readonly score: number | null;
+  readonly tagged: boolean;
+  /** What was answered, in the protocol's words. */
+  readonly reply: string;
+  readonly shadow: readonly ShadowVerdict[];
+  readonly outcomes: readonly Outcome[];
+  /** Milliseconds from the first byte of the question to the answer. */
+  readonly elapsed: number;
+}
+
+export interface HistoryFilter {
+  readonly trace?: TraceId;
+  readonly queueId?: string;
+  /** Whole address, or `@domain`. */
+  readonly sender?: string;
+  readonly recipient?: string;
+  readonly client?: string;
+  readonly daemon?: DaemonName;
+  readonly verdict?: VerdictKind;
+  /** Exact, or a prefix ending in `*`. */
+  readonly rule?: string;
+  /** Milliseconds since 1970. */
+  readonly since?: number;
+  readonly until?: number;
+  /** Newest first; at most this many. */
+  readonly limit: number;
+}
+
+/** What is kept between messages and shared by the daemons. Speaks of mail, not of keys and values. */
+export interface Store {
+  /** policyd, at the first request of an instance: the trace of that message; `fresh` becomes its trace when it has none yet. */
+  openTrace(keys: TraceKeys, fresh: TraceId): Promise<TraceId>;
+  /**
+   * milter and lmtp-filter: the trace another daemon opened for this message, by queue id or by the newest unclaimed one of the session with
+   * the same sender; `fresh` when there is none. Claims it, and notes the queue id.
+   */
+  joinTrace(keys: TraceKeys, fresh: TraceId): Promise<TraceId>;
+  /** Keeps what the scanner said, so that lmtp-filter need not ask again. */
+  keepScan(trace: TraceId, queueId: string, scan: SpamScan): Promise<void>;
+  /** The scan that was kept under this trace for this queue id; null when there is none. */
+  keptScan(trace: TraceId, queueId: string): Promise<SpamScan | null>;
+  /** Queues a decision to be written; returns at once. Decisions that can't be written are counted and logged by the store. */
+  record(decision: Decision): void;
+  /** Writes what is queued. */
+  flush(): Promise<void>;
+  history(filter: HistoryFilter): Promise<readonly Decision[]>;
+  /** Removes what is older than `before` (milliseconds since 1970); returns how many decisions went. */
+  expire(before: number): Promise<number>;
+}

@@ -1,0 +1,44 @@
+import type { AuthResult } from '../mail/auth-results.ts';
+import type { SpamScan } from '../mail/spam-scan.ts';
+
+/**
+ * A fact that a check found; never an action. What it means is the operator's rule for its code.
+ *
+ * The code is the check's name and a word: `spf.fail`, `dmarc.fail-reject`, `spam.scored`.
+ */
+export interface Finding {
+  readonly code: string;
+  /** One line for people: what was seen, with the values that matter. May hold remote text; escape where it is shown. */
+  readonly detail: string;
+  /** Points towards the message's spam score. */
+  readonly score?: number;
+  /** Position in the envelope's recipients, when the fact concerns only that one. */
+  readonly recipient?: number;
+  /** What Authentication-Results says of it. */
+  readonly auth?: AuthResult;
+  /** The scanner's whole answer, for the X-Spam-* fields. */
+  readonly scan?: SpamScan;
+}
+
+/** Why a check has no findings. */
+export type UnavailableReason = 'deadline' | 'neighbour' | 'failed' | 'needs';
+
+/**
+ * What became of one check. Made only by the runner, so that a throw or a timeout can't turn into silence.
+ *
+ * `elapsed` is milliseconds of waiting, not of CPU.
+ */
+export type Outcome =
+  | {
+      readonly kind: 'found';
+      readonly check: string;
+      readonly findings: readonly Finding[];
+      readonly elapsed: number;
+    }
+  | {
+      readonly kind: 'unavailable';
+      readonly check: string;
+      readonly reason: UnavailableReason;
+      readonly detail: string;
+      readonly elapsed: number;
+    };

@@ -1,0 +1,57 @@
+import { settingsKey, type Address } from '../mail/address.ts';
+
+/** What a rule does when its fact is there. */
+export type Action =
+  | { readonly kind: 'ignore' }
+  | { readonly kind: 'score'; readonly points: number }
+  | { readonly kind: 'tag' }
+  | { readonly kind: 'junk' }
+  | { readonly kind: 'quarantine' }
+  | { readonly kind: 'defer' }
+  | { readonly kind: 'reject' }
+  | { readonly kind: 'discard' };
+
+/** A rule as the operator set it. A shadow rule is decided, recorded and counted, and never acted on. */
+export interface Rule {
+  readonly action: Action;
+  readonly mode: 'enforce' | 'shadow';
+  /** The operator's own words for a refusal, in place of ours. */
+  readonly text?: string;
+}
+
+/** Score bands; a message belongs to the highest one whose threshold it reaches. null: band not used. */
+export interface Thresholds {
+  /** X-Spam-Flag and the subject tag. */
+  readonly tag: number | null;
+  /** Filed as junk. */
+  readonly junk: number | null;
+  readonly reject: number | null;
+}
+
+/** All that decide() needs to know of the operator's will for one recipient. */
+export interface Rules {
+  /** By finding code. A code without an entry is ignored. */
+  readonly findings: ReadonlyMap<string, Rule>;
+  /** By check name: what it means when the check could not be made. A check without an entry defers. */
+  readonly unavailable: ReadonlyMap<string, Rule>;
+  readonly thresholds: Thresholds;
+  /** Put in front of Subject when tagged; empty: the subject is left alone. */
+  readonly subjectTag: string;
+}
+
+/** The site's rules with what single domains and users changed. */
+export interface Policy {
+  readonly site: Rules;
+  /** Keys: `user@domain` and `@domain`, in lower case, without address extension. Each value is complete, merged with the site's. */
+  readonly overrides: ReadonlyMap<string, Rules>;
+}
+
+/** Rules for one recipient: user, else domain, else site. */
+export function rulesFor(policy: Policy, recipient: Address | null): Rules {
+  if (recipient === null || policy.overrides.size === 0) return policy.site;
+  return (
+    policy.overrides.get(settingsKey(recipient)) ??
+    policy.overrides.get(`@${recipient.domain}`) ??
+    policy.site
+  );
+}
