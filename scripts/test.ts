@@ -6,7 +6,7 @@ import { join } from 'node:path';
 
 import { z } from 'zod';
 
-import { NEIGHBOUR_PACKAGES } from '../test/support/neighbours/packages.ts';
+import { debianPackages } from '../test/support/neighbours/available.ts';
 
 const report = z.object({
   numPassedTests: z.number(),
@@ -66,7 +66,7 @@ try {
   } else {
     ring('bytes, checks, transcripts, documents', 'unit');
     console.log('\n== Debian packages of the real neighbours');
-    const setup = spawnSync('bash', ['scripts/debian.sh', ...NEIGHBOUR_PACKAGES], {
+    const setup = spawnSync('bash', ['scripts/debian.sh', ...debianPackages()], {
       stdio: ['ignore', 'inherit', 'pipe'],
     });
     if (setup.status === 0) {

@@ -1,0 +1,33 @@
+import type { Bind } from './bind.ts';
+import { run } from './process.ts';
+
+export interface OpendkimResult {
+  readonly pass: boolean;
+  /** What opendkim-testmsg printed: nothing if the signature is good. */
+  readonly text: string;
+}
+
+/** Verifies the message's DKIM signature with OpenDKIM, an implementation that is not ours. */
+export async function opendkimVerify(
+  message: string | Uint8Array,
+  bind: Pick<Bind, 'resolvConf'>,
+): Promise<OpendkimResult> {
+  // -C: the message's line ends are CRLF already.
+  const result = await run('opendkim-testmsg', ['-C'], { input: message, resolvConf: bind.resolvConf });
+  return { pass: result.code === 0, text: `${result.stdout}${result.stderr}`.trim() };
+}
+
+export interface DkimKey {
+  readonly domain: string;
+  readonly selector: string;
+  /** A file with the private key in PEM. */
+  readonly keyFile: string;
+}
+
+/** The message signed by OpenDKIM. */
+export async function opendkimSign(message: string | Uint8Array, key: DkimKey): Promise<string> {
+  const args = ['-C', '-d', key.domain, '-s', key.selector, '-k', key.keyFile];
+  const result = await run('opendkim-testmsg', args, { input: message });
+  if (result.code !== 0) throw new Error(`opendkim-testmsg: ${result.stdout}${result.stderr}`);
+  return result.stdout;
+}

@@ -1,0 +1,94 @@
+import { chown, mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { privateFolder } from './folder.ts';
+import { freePort } from './ports.ts';
+import { run, startProcess } from './process.ts';
+
+const PACKAGED_SITE = '/etc/spamassassin';
+const USER = 'debian-spamd';
+const START_DEADLINE_MS = 60_000;
+
+/** What a plain SpamAssassin server sets: headers only, and a tagged subject. */
+const DEFAULT_LOCAL_CF = ['required_hits 5', 'report_safe 0', 'rewrite_header Subject [SPAM]'];
+
+export interface SpamdOptions {
+  /** Further lines of local.cf. */
+  readonly localCf?: readonly string[];
+  /** Children that scan at the same time. */
+  readonly children?: number;
+}
+
+export interface Spamd extends AsyncDisposable {
+  readonly host: '127.0.0.1';
+  readonly port: number;
+  readonly socketPath: string;
+  /** Its private files, gone when it has stopped. */
+  readonly folder: string;
+  log(): string;
+  waitForLog(pattern: RegExp, options?: { after?: number; deadlineMs?: number }): Promise<string>;
+  stop(): Promise<void>;
+}
+
+/** A private spamd with the packaged rules, offline, with its own Bayes database, TELL allowed. */
+export async function startSpamd(options: SpamdOptions = {}): Promise<Spamd> {
+  await using cleanup = new AsyncDisposableStack();
+  const folder = cleanup.use(await privateFolder('spamd'));
+  const port = await freePort();
+  const site = folder.join('site');
+  const home = folder.join('home');
+  const sockets = folder.join('sockets');
+  await mkdir(site);
+  await writeSite(site, [
+    ...DEFAULT_LOCAL_CF,
+    `bayes_path ${folder.join('home', 'bayes')}`,
+    ...(options.localCf ?? []),
+  ]);
+  const owner = await idsOf(USER);
+  for (const path of [home, sockets]) {
+    await mkdir(path);
+    await chown(path, owner.uid, owner.gid);
+  }
+
+  const children = options.children ?? 2;
+  const socketPath = join(sockets, 'spamd.sock');
+  const flags = ['--local', '--nouser-config', '--allow-tell', '--syslog', 'stderr', '--socketmode', '0666'];
+  const folders = ['--siteconfigpath', site, '--helper-home-dir', home];
+  const listeners = ['--listen', `127.0.0.1:${port}`, '--listen', socketPath];
+  const processes = ['--max-children', String(children), '--min-children', '1', '--max-spare', '1'];
+  // Not spamd's own --username: after such a change the kernel would not tell it of our death.
+  const spamd = cleanup.use(
+    startProcess('spamd', [...flags, ...folders, ...listeners, ...processes], {
+      cwd: folder.path,
+      env: { HOME: home },
+      runAs: { user: USER, group: USER },
+    }),
+  );
+  await spamd.waitForLine(/spamd: server started on/, { deadlineMs: START_DEADLINE_MS });
+
+  const owned = cleanup.move();
+  return {
+    host: '127.0.0.1',
+    port,
+    socketPath,
+    folder: folder.path,
+    log: () => spamd.output(),
+    waitForLog: (pattern, wait) => spamd.waitForLine(pattern, wait),
+    stop: () => owned.disposeAsync(),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** The packaged plugins with our own local.cf: what the machine's administrator set does not count here. */
+async function writeSite(site: string, lines: readonly string[]): Promise<void> {
+  const packaged = await readdir(PACKAGED_SITE);
+  const plugins = packaged.filter((name) => name.endsWith('.pre'));
+  await Promise.all(plugins.map((name) => symlink(join(PACKAGED_SITE, name), join(site, name))));
+  await writeFile(join(site, 'local.cf'), `${lines.join('\n')}\n`);
+}
+
+async function idsOf(user: string): Promise<{ uid: number; gid: number }> {
+  const uid = await run('id', ['-u', user]);
+  const gid = await run('id', ['-g', user]);
+  if (uid.code !== 0 || gid.code !== 0) throw new Error(`no user ${user}: ${uid.stderr}`);
+  return { uid: Number(uid.stdout), gid: Number(gid.stdout) };
+}
