@@ -3,9 +3,10 @@ import { existsSync } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
 import { Resolver } from 'node:dns/promises';
 import { once } from 'node:events';
-import { type AddressInfo, createServer } from 'node:net';
+import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
 import { neighboursAvailable } from '../support/neighbours/available.ts';
 import { startBind, txtData } from '../support/neighbours/bind.ts';
 import { Connection, type Endpoint } from '../support/neighbours/connection.ts';
@@ -22,7 +23,9 @@ const ANTONIO = 'antonio@olimpus.test';
 const OUTSIDE = { addr: '192.0.2.67', name: 'odin.valhalla.test', helo: 'odin.valhalla.test' };
 
 const available = neighboursAvailable();
-const title = available.ok ? 'the harness of real neighbours' : `the harness (skipped: ${available.reason})`;
+const whyNot = available.ok ? '' : ` (skipped: ${available.reason})`;
+
+const STARTED = z.object({ ports: z.array(z.number()), folders: z.array(z.string()) });
 
 /** Postfix for olimpus.test, delivering straight to a Dovecot of its own. */
 async function startPair(options: PostfixOptions = {}) {
@@ -49,11 +52,16 @@ async function askSpamd(endpoint: Endpoint, message: string): Promise<string> {
   return (await connection.readToEnd()).toString();
 }
 
-function mail(subject: string, body: string): string {
-  return `From: thor@valhalla.test\r\nTo: ${ANTONIO}\r\nSubject: ${subject}\r\n\r\n${body}\r\n`;
+function moduleOf(neighbour: string): string {
+  return JSON.stringify(fileURLToPath(import.meta.resolve(`../support/neighbours/${neighbour}.ts`)));
 }
 
-describe.skipIf(!available.ok)(title, () => {
+function mail(subject: string, body: string): string {
+  const header = `From: thor@valhalla.test\r\nTo: ${ANTONIO}\r\nDate: Mon, 1 Jan 2024 00:00:00 +0000\r\nSubject: ${subject}`;
+  return `${header}\r\n\r\n${body}\r\n`;
+}
+
+describe.skipIf(!available.ok)(`the harness of real neighbours${whyNot}`, () => {
   test('BIND answers its zones, NXDOMAIN for the rest, and takes a new zone', async () => {
     await using bind = await startBind({ zones: { 'olimpus.test': '@ TXT "v=spf1 -all"' } });
     const resolver = new Resolver({ timeout: 2_000, tries: 1 });
@@ -73,7 +81,7 @@ describe.skipIf(!available.ok)(title, () => {
     await using spamd = await startSpamd();
     for (const endpoint of [{ port: spamd.port }, { path: spamd.socketPath }]) {
       const answer = await askSpamd(endpoint, mail('gtube', GTUBE));
-      expect(answer).toMatch(/^Spam: True ; (?:999|1000)\.\d \/ 5\.0/m);
+      expect(answer).toMatch(/^Spam: True ; 1?\d{3}\.\d \/ 5\.0/m);
       expect(answer).toContain('GTUBE');
     }
     expect(await askSpamd({ port: spamd.port }, mail('lunch', 'At noon?'))).toMatch(/^Spam: False ;/m);
@@ -141,9 +149,10 @@ describe.skipIf(!available.ok)(title, () => {
         requests.push(chunk.toString());
         socket.write('action=450 4.7.1 not yet\n\n');
       });
-    }).listen(0, '127.0.0.1');
+    });
+    const policyPort = await freePort();
+    policy.listen(policyPort, '127.0.0.1');
     await once(policy, 'listening');
-    const policyPort = (policy.address() as AddressInfo).port;
     const milter = `inet:127.0.0.1:${await freePort()}`;
     await using cleanup = new AsyncDisposableStack();
     cleanup.defer(() => void policy.close());
@@ -220,17 +229,15 @@ describe.skipIf(!available.ok)(title, () => {
   });
 
   test('neighbours end with a test run that is killed', async () => {
-    const support = (name: string) =>
-      JSON.stringify(fileURLToPath(import.meta.resolve(`../support/neighbours/${name}.ts`)));
     const script = `
       const [{ startPostfix }, { startDovecot }, { startSpamd }, { startBind }] = await Promise.all(
-        [${['postfix', 'dovecot', 'spamd', 'bind'].map(support).join()}].map((file) => import(file)));
+        [${['postfix', 'dovecot', 'spamd', 'bind'].map(moduleOf).join()}].map((file) => import(file)));
       const all = await Promise.all([startPostfix(), startDovecot({ users: {} }), startSpamd(), startBind({ zones: {} })]);
       const ports = [all[0].smtpPort, all[1].imapPort, all[2].port, all[3].port];
       console.log(JSON.stringify({ ports, folders: all.map(({ folder }) => folder) }));
       setInterval(() => undefined, 1000);`;
     await using runner = startProcess(process.execPath, ['--input-type=module', '--eval', script]);
-    const started = JSON.parse(await runner.waitForLine(/^\{/)) as { ports: number[]; folders: string[] };
+    const started = STARTED.parse(JSON.parse(await runner.waitForLine(/^\{/)));
     try {
       const connections = await Promise.all(started.ports.map((port) => Connection.open({ port })));
       runner.signal('SIGKILL');

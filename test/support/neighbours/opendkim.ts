@@ -7,12 +7,14 @@ export interface OpendkimResult {
   readonly text: string;
 }
 
-/** Verifies the message's DKIM signature with OpenDKIM, an implementation that is not ours. */
+/**
+ * Verifies the message's DKIM signature with OpenDKIM, an implementation that is not ours. It wants a whole message:
+ * without From or Date it says "Syntax error".
+ */
 export async function opendkimVerify(
   message: string | Uint8Array,
   bind: Pick<Bind, 'resolvConf'>,
 ): Promise<OpendkimResult> {
-  // -C: the message's line ends are CRLF already.
   const result = await run('opendkim-testmsg', ['-C'], { input: message, resolvConf: bind.resolvConf });
   return { pass: result.code === 0, text: `${result.stdout}${result.stderr}`.trim() };
 }
@@ -24,7 +26,7 @@ export interface DkimKey {
   readonly keyFile: string;
 }
 
-/** The message signed by OpenDKIM. */
+/** The message signed by OpenDKIM: with rsa-sha1, the only algorithm that its tool uses. */
 export async function opendkimSign(message: string | Uint8Array, key: DkimKey): Promise<string> {
   const args = ['-C', '-d', key.domain, '-s', key.selector, '-k', key.keyFile];
   const result = await run('opendkim-testmsg', args, { input: message });

@@ -1,4 +1,5 @@
-import { chmod, chown, mkdir, utimes, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, readFile, utimes, writeFile } from 'node:fs/promises';
+import { setTimeout } from 'node:timers/promises';
 import { z } from 'zod';
 import { DEFAULT_DEADLINE_MS } from './deadline.ts';
 import { type PrivateFolder, privateFolder } from './folder.ts';
@@ -11,6 +12,8 @@ export type { PostfixOptions } from './postfix-config.ts';
 
 const MASTER = '/usr/lib/postfix/sbin/master';
 
+const RELOAD_DEADLINE_MS = 2_000;
+const LOOK_AGAIN_MS = 10;
 const FILE_AGE_MS = 60_000;
 
 /** Those of Postfix's queue folders that belong to its user alone. */
@@ -138,8 +141,10 @@ export async function startPostfix(options: PostfixOptions = {}): Promise<Postfi
   async function reload(changed?: PostfixOptions): Promise<void> {
     if (changed !== undefined) await writeConfig(folder, changed, ports);
     const after = log.mark();
+    const before = await childrenOf(master.pid);
     master.signal('SIGHUP');
     await waitForLog(/postfix\/master\[\d+\]: reload/, { after });
+    await endOf(before, master.pid);
   }
 
   const owned = cleanup.move();
@@ -213,6 +218,25 @@ async function makeQueue(folder: PrivateFolder): Promise<void> {
     owned('maildrop', postdrop, 0o1730),
     owned('public', postdrop, 0o2710),
   ]);
+}
+
+/**
+ * Until the idle ones of these processes have ended: one that is about to notice the reload would still serve a client
+ * by the old settings. Those with a client stay as long as it does. Nothing reports another's child's end, so it is
+ * looked for.
+ */
+async function endOf(processes: readonly number[], parent: number): Promise<void> {
+  const end = Date.now() + RELOAD_DEADLINE_MS;
+  while (Date.now() < end) {
+    const left = new Set(await childrenOf(parent));
+    if (!processes.some((child) => left.has(child))) return;
+    await setTimeout(LOOK_AGAIN_MS);
+  }
+}
+
+async function childrenOf(parent: number): Promise<number[]> {
+  const children = await readFile(`/proc/${parent}/task/${parent}/children`, 'utf8');
+  return children.split(' ').filter(Boolean).map(Number);
 }
 
 async function numberOf(args: readonly string[]): Promise<number> {

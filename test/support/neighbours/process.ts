@@ -53,7 +53,9 @@ export function startProcess(
   const child = launch(command, args, options);
   const pid = child.pid;
   const { promise: exited, resolve } = Promise.withResolvers<Exit>();
+  const dismissGuard = pid === undefined ? undefined : guard(pid);
   let running = true;
+  let gone = false;
   child.stdin.end();
   child.stdout.on('data', (chunk: Buffer) => log.append(chunk));
   child.stderr.on('data', (chunk: Buffer) => log.append(chunk));
@@ -79,7 +81,10 @@ export function startProcess(
   }
 
   async function kill(deadlineMs = STOP_DEADLINE_MS): Promise<void> {
-    if (pid === undefined) return;
+    // Once only: later the number may be somebody else's.
+    if (pid === undefined || gone) return;
+    gone = true;
+    dismissGuard?.();
     killGroup(pid);
     await withDeadline(closed.promise, deadlineMs, `${name} to be killed`, () => log.excerpt());
   }
@@ -166,10 +171,8 @@ function launch(
   const user =
     options.runAs === undefined
       ? []
-      : ['--reuid', options.runAs.user, '--regid', options.runAs.group, '--init-groups'];
-  // When this process dies, however it dies, the neighbour is told to end.
-  const orphan = ['setpriv', '--pdeathsig', 'TERM', ...user, '--'];
-  const [program = '', ...rest] = [...namespace, ...orphan, command, ...args];
+      : ['setpriv', '--reuid', options.runAs.user, '--regid', options.runAs.group, '--init-groups', '--'];
+  const [program = '', ...rest] = [...namespace, ...user, command, ...args];
   return spawn(program, rest, {
     // Ctrl-C goes to us alone: we stop the neighbours in order.
     detached: true,
@@ -177,6 +180,25 @@ function launch(
     env: { PATH: SYSTEM_PATH, LC_ALL: 'C', TZ: 'UTC', ...options.env },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
+}
+
+/**
+ * Kills the group when this process ends, however it ends: the pipe to the guard breaks then. The kernel's own
+ * parent-death signal would not do: it is forgotten when a daemon changes its user, as Postfix's master does.
+ */
+function guard(leader: number): () => void {
+  const child = spawn('sh', ['-c', 'read -r _; kill -KILL -- "-$0"', String(leader)], {
+    detached: true,
+    cwd: '/',
+    env: { PATH: SYSTEM_PATH },
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
+  child.on('error', () => undefined);
+  child.stdin.on('error', () => undefined);
+  child.unref();
+  if ('unref' in child.stdin && typeof child.stdin.unref === 'function') child.stdin.unref();
+  // SIGKILL, so that it does not live to see the pipe break.
+  return () => void child.kill('SIGKILL');
 }
 
 function killGroup(leader: number): void {

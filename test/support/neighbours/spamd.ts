@@ -55,7 +55,6 @@ export async function startSpamd(options: SpamdOptions = {}): Promise<Spamd> {
   const folders = ['--siteconfigpath', site, '--helper-home-dir', home];
   const listeners = ['--listen', `127.0.0.1:${port}`, '--listen', socketPath];
   const processes = ['--max-children', String(children), '--min-children', '1', '--max-spare', '1'];
-  // Not spamd's own --username: after such a change the kernel would not tell it of our death.
   const spamd = cleanup.use(
     startProcess('spamd', [...flags, ...folders, ...listeners, ...processes], {
       cwd: folder.path,

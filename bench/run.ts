@@ -1,0 +1,275 @@
+// `npm run bench`: what one request or message costs each daemon. JSON lines on standard output, a table on standard error.
+//   npm run bench -- [--quick] [--only TEXT]
+import { writeFile, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+
+import { DnsServer } from '../test/support/players/dns-server.ts';
+import { LmtpClient } from '../test/support/players/lmtp-client.ts';
+import { MilterClient, type MilterMail } from '../test/support/players/milter-client.ts';
+import { PolicyClient } from '../test/support/players/policy-client.ts';
+import { freePort } from '../test/support/neighbours/ports.ts';
+import { content, ed25519Pair, rsaPair, sample, signed, type Sample } from './corpus.ts';
+import { Watched } from './server.ts';
+
+const { values: options } = parseArgs({
+  options: { quick: { type: 'boolean', default: false }, only: { type: 'string', default: '' } },
+});
+const SCALE = options.quick ? 0.1 : 1;
+
+interface Scenario {
+  readonly name: string;
+  readonly connections: number;
+  /** Requests or messages in all. */
+  readonly count: number;
+  /** Opens one connection and returns what sends one request or message on it, and what closes it. */
+  open(index: number): Promise<{ one: (n: number) => Promise<void>; close: () => Promise<void> }>;
+}
+
+interface Result {
+  readonly name: string;
+  readonly connections: number;
+  readonly count: number;
+  readonly perSecond: number;
+  /** Of the server, user and system. */
+  readonly cpuMicroseconds: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  /** Highest so far, in this run of the server. */
+  readonly peakRssMiB: number;
+}
+
+const folder = await mkdtemp(join(tmpdir(), 'postern-bench-'));
+const rsa = rsaPair();
+const ed = ed25519Pair();
+const keyFile = async (name: string, pair: typeof rsa): Promise<string> => {
+  const path = join(folder, name);
+  await writeFile(path, pair.privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
+  return path;
+};
+const ports = {
+  policyd: await freePort(),
+  milter: await freePort(),
+  lmtp: await freePort(),
+  sink: await freePort(),
+};
+
+await using dns = await DnsServer.open({
+  'TXT sender.example': ['v=spf1 ip4:192.0.2.0/24 -all'],
+  'TXT _dmarc.sender.example': ['v=DMARC1; p=reject'],
+  'TXT bench._domainkey.sender.example': [rsa.record],
+});
+await writeFile(
+  join(folder, 'postern.toml'),
+  `
+dns.servers = ["127.0.0.1:${dns.port}"]
+site.hostname = "mx.example.org"
+state.folder = ${JSON.stringify(join(folder, 'state'))}
+policyd.listen = "127.0.0.1:${ports.policyd}"
+milter.listen = "127.0.0.1:${ports.milter}"
+lmtp-filter.listen = "127.0.0.1:${ports.lmtp}"
+lmtp-filter.upstream = "127.0.0.1:${ports.sink}"
+spamd.enabled = false
+log.level = "info"
+[[signing.key]]
+domain = "rsa.example"
+selector = "bench"
+file = ${JSON.stringify(await keyFile('rsa.pem', rsa))}
+[[signing.key]]
+domain = "ed.example"
+selector = "bench"
+file = ${JSON.stringify(await keyFile('ed.pem', ed))}
+`,
+);
+
+function policy(connections: number): Scenario {
+  return {
+    name: 'policyd, SPF cached',
+    connections,
+    count: 40_000,
+    open: async (index) => {
+      const client = await PolicyClient.open({ port: ports.policyd });
+      const one = async (n: number): Promise<void> => {
+        const action = await client.ask({
+          client_address: '192.0.2.9',
+          client_port: String(20_000 + index),
+          helo_name: 'mx.sender.example',
+          sender: 'alice@sender.example',
+          recipient: 'bob@example.org',
+          instance: `1.${index}.${n}`,
+        });
+        if (!action.startsWith('PREPEND Received-SPF: pass')) throw new Error(`unexpected action: ${action}`);
+      };
+      return { one, close: () => client[Symbol.asyncDispose]() };
+    },
+  };
+}
+
+function milter(name: string, mail: Sample, outgoing: boolean, count: number, expect: RegExp): Scenario {
+  return {
+    name,
+    connections: 8,
+    count,
+    open: async (index) => {
+      const client = await MilterClient.open({ port: ports.milter });
+      const domain = /@([^>]+)>/.exec(mail.headers.find(([field]) => field === 'From')?.[1] ?? '')?.[1] ?? '';
+      const message: MilterMail = {
+        address: '192.0.2.9',
+        port: 30_000 + index,
+        host: 'mx.sender.example',
+        helo: 'mx.sender.example',
+        ...(outgoing ? { login: 'alice', daemonName: 'ORIGINATING' } : {}),
+        queueId: '',
+        from: `<alice@${domain}>`,
+        to: ['<bob@example.org>'],
+        headers: mail.headers,
+        body: mail.body,
+      };
+      await client.begin(message);
+      const one = async (n: number): Promise<void> => {
+        const { verdict, edits } = await client.message({ ...message, queueId: `Q${index}n${n}` });
+        const added = edits.map((edit) => `${edit.name}:${edit.value}`).join('\n');
+        if (!'ca'.includes(verdict) || !expect.test(added))
+          throw new Error(`unexpected answer ${verdict}: ${added}`);
+      };
+      const close = async (): Promise<void> => {
+        client.quit();
+        await Promise.resolve();
+      };
+      return { one, close };
+    },
+  };
+}
+
+function lmtp(name: string, mail: Sample, count: number): Scenario {
+  return {
+    name,
+    connections: 8,
+    count,
+    open: async (index) => {
+      const client = await LmtpClient.open({ port: ports.lmtp });
+      const bytes = content(mail);
+      const one = async (n: number): Promise<void> => {
+        const forward = {
+          NAME: 'mx.sender.example',
+          ADDR: '192.0.2.9',
+          PORT: '1234',
+          IDENT: `L${index}n${n}`,
+          SOURCE: 'LOCAL',
+        };
+        const outcome = await client.send({
+          from: '<alice@sender.example>',
+          to: ['<bob@example.org>'],
+          content: bytes,
+          forward,
+        });
+        if (outcome.delivered[0]?.startsWith('250') !== true)
+          throw new Error(`unexpected outcome: ${JSON.stringify(outcome)}`);
+      };
+      return { one, close: () => client.quit() };
+    },
+  };
+}
+
+async function measure(server: Watched, scenario: Scenario): Promise<Result> {
+  const count = Math.max(scenario.connections, Math.round(scenario.count * SCALE));
+  const clients = await Promise.all(
+    Array.from({ length: scenario.connections }, (_, index) => scenario.open(index)),
+  );
+  const warm = Math.ceil(count / 20 / scenario.connections);
+  let started = 0;
+  const times: number[] = [];
+  const pass = async (rounds: number, keep: boolean): Promise<void> => {
+    await Promise.all(
+      clients.map(async ({ one }) => {
+        for (let i = 0; i < rounds; i++) {
+          const begun = performance.now();
+          await one((started += 1));
+          if (keep) times.push(performance.now() - begun);
+        }
+      }),
+    );
+  };
+  await pass(warm, false);
+  const cpu = server.cpu();
+  const begun = performance.now();
+  await pass(Math.ceil(count / scenario.connections), true);
+  const seconds = (performance.now() - begun) / 1000;
+  const spent = server.cpu() - cpu;
+  await Promise.all(clients.map(({ close }) => close()));
+  times.sort((a, b) => a - b);
+  const at = (share: number): number =>
+    Number((times[Math.floor((times.length - 1) * share)] ?? 0).toFixed(2));
+  return {
+    name: scenario.name,
+    connections: scenario.connections,
+    count: times.length,
+    perSecond: Math.round(times.length / seconds),
+    cpuMicroseconds: Math.round(spent / times.length),
+    p50Ms: at(0.5),
+    p99Ms: at(0.99),
+    peakRssMiB: server.peakMemory(),
+  };
+}
+
+const small = sample('2 KiB', 2048, 'sender.example');
+const medium = sample('50 KiB', 50 * 1024, 'sender.example');
+const large = sample('5 MiB', 5 * 1024 * 1024, 'sender.example');
+const from = (mail: Sample, domain: string): Sample => sample(mail.name, mail.body.length + 300, domain);
+const AUTH = /dkim=pass[\s\S]*dmarc=pass/;
+const SIGNED = /^DKIM-Signature:/m;
+
+const scenarios: readonly Scenario[] = [
+  policy(1),
+  policy(8),
+  policy(64),
+  milter('milter, verify, 2 KiB', await signed(small, 'sender.example', rsa), false, 6000, AUTH),
+  milter('milter, verify, 50 KiB', await signed(medium, 'sender.example', rsa), false, 2000, AUTH),
+  milter('milter, verify, 5 MiB', await signed(large, 'sender.example', rsa), false, 48, AUTH),
+  milter('milter, sign RSA-2048, 2 KiB', from(small, 'rsa.example'), true, 6000, SIGNED),
+  milter('milter, sign RSA-2048, 50 KiB', from(medium, 'rsa.example'), true, 2000, SIGNED),
+  milter('milter, sign RSA-2048, 5 MiB', from(large, 'rsa.example'), true, 48, SIGNED),
+  milter('milter, sign Ed25519, 2 KiB', from(small, 'ed.example'), true, 6000, SIGNED),
+  lmtp('lmtp-filter, 2 KiB', small, 6000),
+  lmtp('lmtp-filter, 50 KiB', medium, 2000),
+  lmtp('lmtp-filter, 5 MiB', large, 48),
+];
+
+try {
+  const results: Result[] = [];
+  await using _sink = await Watched.start([join(import.meta.dirname, 'sink.ts'), String(ports.sink)], 'ready');
+  // A server for each daemon, so that the peak of memory is that daemon's own.
+  for (const daemon of ['policyd', 'milter', 'lmtp-filter']) {
+    const mine = scenarios.filter(({ name }) => name.startsWith(daemon) && name.includes(options.only));
+    if (mine.length === 0) continue;
+    const main = join(import.meta.dirname, '../dist/cli/main.js');
+    const args = [
+      '--enable-source-maps',
+      main,
+      'run',
+      daemon,
+      '--admin',
+      'none',
+      '--config',
+      join(folder, 'postern.toml'),
+    ];
+    await using server = await Watched.start(args, '"msg":"ready"');
+    for (const scenario of mine) {
+      const result = await measure(server, scenario);
+      console.log(JSON.stringify(result));
+      results.push(result);
+    }
+  }
+  console.error(
+    '\n| scenario | connections | count | per second | CPU µs | p50 ms | p99 ms | peak RSS MiB |',
+  );
+  console.error('|---|--:|--:|--:|--:|--:|--:|--:|');
+  for (const r of results) {
+    console.error(
+      `| ${r.name} | ${r.connections} | ${r.count} | ${r.perSecond} | ${r.cpuMicroseconds} | ${r.p50Ms} | ${r.p99Ms} | ${r.peakRssMiB} |`,
+    );
+  }
+} finally {
+  await rm(folder, { recursive: true, force: true });
+}

@@ -1,0 +1,50 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+
+/** A process whose CPU time and memory are watched. */
+export class Watched implements AsyncDisposable {
+  readonly #child: ChildProcess;
+  readonly #pid: number;
+
+  private constructor(child: ChildProcess, pid: number) {
+    this.#child = child;
+    this.#pid = pid;
+  }
+
+  /** Starts `node ARGS…` and waits for a line on its output that holds `ready`. */
+  static async start(args: readonly string[], ready: string): Promise<Watched> {
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    const up = Promise.withResolvers<void>();
+    let output = '';
+    child.stdout.on('data', (chunk: Buffer) => {
+      if (output.length < 100_000) output += chunk.toString('utf8');
+      if (output.includes(ready)) up.resolve();
+    });
+    child.once('exit', (code) =>
+      up.reject(new Error(`the server ended with ${code} before it was ready:\n${output}`)),
+    );
+    await up.promise;
+    if (child.pid === undefined) throw new Error('the server has no pid');
+    return new Watched(child, child.pid);
+  }
+
+  /** User and system time so far, in microseconds. The kernel counts in ticks of 10 ms. */
+  cpu(): number {
+    const stat = readFileSync(`/proc/${this.#pid}/stat`, 'latin1');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return (Number(fields[11]) + Number(fields[12])) * 10_000;
+  }
+
+  /** The most memory it has had so far (VmHWM), in MiB. */
+  peakMemory(): number {
+    const line = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${this.#pid}/status`, 'latin1'));
+    return Math.round(Number(line?.[1] ?? 0) / 1024);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#child.exitCode !== null) return;
+    const gone = new Promise((resolve) => this.#child.once('exit', resolve));
+    this.#child.kill('SIGTERM');
+    await gone;
+  }
+}

@@ -1,0 +1,40 @@
+import { Resolver } from 'node:dns/promises';
+
+import { dkimVerify } from 'mailauth/lib/dkim/verify.js';
+import { dkimSign } from 'mailauth/lib/dkim/sign.js';
+import type { KeyObject } from 'node:crypto';
+
+import type { Bind } from './neighbours/bind.ts';
+
+/** Results of every DKIM signature by mailauth, which shares no code with our signer; its DNS is our BIND. */
+export async function verifyWithMailauth(message: Buffer, bind: Bind): Promise<string[]> {
+  const resolver = new Resolver();
+  resolver.setServers([`${bind.host}:${bind.port}`]);
+  const { results } = await dkimVerify(message, { resolver: (name, type) => resolver.resolve(name, type) });
+  return results.map(
+    ({ signingDomain, selector, algo, status }) => `${signingDomain} ${selector} ${algo}: ${status.result}`,
+  );
+}
+
+/** The message with a DKIM-Signature of mailauth's signer on top. */
+export async function signWithMailauth(
+  message: string,
+  domain: string,
+  selector: string,
+  key: KeyObject,
+): Promise<string> {
+  const privateKey = key.export({ type: 'pkcs8', format: 'pem' }).toString();
+  const { signatures, errors } = await dkimSign(message, {
+    signatureData: [
+      {
+        signingDomain: domain,
+        selector,
+        privateKey,
+        algorithm: 'rsa-sha256',
+        canonicalization: 'relaxed/relaxed',
+      },
+    ],
+  });
+  if (errors.length > 0) throw new Error(`mailauth could not sign: ${JSON.stringify(errors)}`);
+  return `${signatures}${message}`;
+}
