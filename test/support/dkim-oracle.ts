@@ -10,7 +10,7 @@ import type { Bind } from './neighbours/bind.ts';
 export async function verifyWithMailauth(message: Buffer, bind: Bind): Promise<string[]> {
   const resolver = new Resolver();
   resolver.setServers([`${bind.host}:${bind.port}`]);
-  const { results } = await dkimVerify(message, { resolver: (name, type) => resolver.resolve(name, type) });
+  const { results } = await dkimVerify(message, { resolver: (name) => resolver.resolveTxt(name) });
   return results.map(
     ({ signingDomain, selector, algo, status }) => `${signingDomain} ${selector} ${algo}: ${status.result}`,
   );
@@ -23,18 +23,15 @@ export async function signWithMailauth(
   selector: string,
   key: KeyObject,
 ): Promise<string> {
-  const privateKey = key.export({ type: 'pkcs8', format: 'pem' }).toString();
-  const { signatures, errors } = await dkimSign(message, {
-    signatureData: [
-      {
-        signingDomain: domain,
-        selector,
-        privateKey,
-        algorithm: 'rsa-sha256',
-        canonicalization: 'relaxed/relaxed',
-      },
-    ],
-  });
+  const signature = {
+    signingDomain: domain,
+    selector,
+    privateKey: key.export({ type: 'pkcs8', format: 'pem' }).toString(),
+    algorithm: 'rsa-sha256',
+    canonicalization: 'relaxed/relaxed',
+  };
+  // The typings want one signature at the top, the code takes those of the list alone.
+  const { signatures, errors } = await dkimSign(message, { ...signature, signatureData: [signature] });
   if (errors.length > 0) throw new Error(`mailauth could not sign: ${JSON.stringify(errors)}`);
   return `${signatures}${message}`;
 }

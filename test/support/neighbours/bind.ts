@@ -1,12 +1,12 @@
 import { copyFile, writeFile } from 'node:fs/promises';
 import { type PrivateFolder, privateFolder } from './folder.ts';
-import { freePort, privateLoopbackAddress } from './ports.ts';
+import { startDnsForwarder } from './dns-forwarder.ts';
+import { freePort } from './ports.ts';
 import { startProcess } from './process.ts';
 
 const NOT_LOADED = /zone (\S+)\/IN: (?:not loaded|loading from master file .* failed)/;
 /** In the root zone: every zone's name server has an address, or named would not load it. */
 const NAME_SERVER = 'ns.invalid. A 127.0.0.1';
-const WELL_KNOWN_PORT = 53;
 const MAX_CHARACTER_STRING = 255;
 
 export interface BindOptions {
@@ -39,13 +39,13 @@ export async function startBind(options: BindOptions): Promise<Bind> {
   await using cleanup = new AsyncDisposableStack();
   const folder = cleanup.use(await privateFolder('bind'));
   const port = await freePort();
-  const address = privateLoopbackAddress();
+  const { address } = cleanup.use(await startDnsForwarder(port));
   const resolvConf = folder.join('resolv.conf');
   await writeFile(resolvConf, `nameserver ${address}\noptions timeout:2 attempts:1\n`);
 
   const zones = new Map([['.', NAME_SERVER]]);
   for (const [name, text] of Object.entries(options.zones)) zones.set(zoneName(name), text);
-  const writeAll = () => writeConfig(folder, { port, address, zones, extra: options.extra ?? '' });
+  const writeAll = () => writeConfig(folder, { port, zones, extra: options.extra ?? '' });
   await writeAll();
 
   // A copy: AppArmor on a Debian machine lets /usr/sbin/named itself read from /etc/bind only.
@@ -105,14 +105,13 @@ export function txtData(text: string): string {
 
 interface Config {
   readonly port: number;
-  readonly address: string;
   readonly zones: ReadonlyMap<string, string>;
   readonly extra: string;
 }
 
 let lastSerial = 0;
 
-async function writeConfig(folder: PrivateFolder, { port, address, zones, extra }: Config): Promise<void> {
+async function writeConfig(folder: PrivateFolder, { port, zones, extra }: Config): Promise<void> {
   // named takes a zone with the same serial for unchanged.
   lastSerial += 1;
   const statements: string[] = [];
@@ -125,7 +124,6 @@ async function writeConfig(folder: PrivateFolder, { port, address, zones, extra 
 options {
   directory "${folder.path}";
   listen-on port ${port} { 127.0.0.1; };
-  listen-on port ${WELL_KNOWN_PORT} { ${address}; };
   listen-on-v6 { none; };
   pid-file none;
   session-keyfile none;

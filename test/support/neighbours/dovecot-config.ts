@@ -134,6 +134,12 @@ service lmtp {
     mode = 0666
   }
 }
+service anvil {
+  # No pause after a wrong password.
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
 service auth {
   # Postfix and our daemons ask here, each as a user of its own; the folder is on this machine and short-lived.
   unix_listener ${paths.authSocket} {

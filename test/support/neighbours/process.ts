@@ -1,5 +1,6 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { readFile, readdir, readlink } from 'node:fs/promises';
+import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import { DEFAULT_DEADLINE_MS, withDeadline } from './deadline.ts';
 import { LineLog, type WaitOptions } from './line-log.ts';
@@ -187,7 +188,7 @@ function launch(
  * parent-death signal would not do: it is forgotten when a daemon changes its user, as Postfix's master does.
  */
 function guard(leader: number): () => void {
-  const child = spawn('sh', ['-c', 'read -r _; kill -KILL -- "-$0"', String(leader)], {
+  const child = spawn('sh', ['-c', 'read -r _; kill -KILL "-$0"', String(leader)], {
     detached: true,
     cwd: '/',
     env: { PATH: SYSTEM_PATH },
@@ -196,7 +197,7 @@ function guard(leader: number): () => void {
   child.on('error', () => undefined);
   child.stdin.on('error', () => undefined);
   child.unref();
-  if ('unref' in child.stdin && typeof child.stdin.unref === 'function') child.stdin.unref();
+  if (child.stdin instanceof Socket) child.stdin.unref();
   // SIGKILL, so that it does not live to see the pipe break.
   return () => void child.kill('SIGKILL');
 }
