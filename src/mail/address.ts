@@ -1,3 +1,5 @@
+import { trimBlanks } from './header.ts';
+
 /**
  * A mailbox as the envelope carried it. RFC 5321 §4.1.2.
  *
@@ -23,7 +25,7 @@ export const NULL_PATH: ReversePath = Object.freeze({ kind: 'null' });
 export function parseMailbox(raw: string): Address {
   const at = raw.lastIndexOf('@');
   const local = at === -1 ? raw : raw.slice(0, at);
-  const domain = at === -1 ? '' : raw.slice(at + 1).toLowerCase();
+  const domain = at === -1 ? '' : lowerAscii(raw.slice(at + 1));
   return { raw, local: unquote(local), domain: domain.endsWith('.') ? domain.slice(0, -1) : domain };
 }
 
@@ -50,13 +52,18 @@ export function pathText(path: ReversePath): string {
 
 /** The key under which settings of a mailbox are looked up: local part and domain in lower case, without `+detail`. */
 export function settingsKey(address: Address, delimiter = '+'): string {
-  const local = address.local.toLowerCase();
+  const local = lowerAscii(address.local);
   const cut = delimiter === '' ? -1 : local.indexOf(delimiter, 1);
   return `${cut === -1 ? local : local.slice(0, cut)}@${address.domain}`;
 }
 
+/** String.toLowerCase() would change bytes of UTF-8 letters, which are characters of their own here. */
+function lowerAscii(text: string): string {
+  return text.replaceAll(/[A-Z]+/g, (letters) => letters.toLowerCase());
+}
+
 function stripBrackets(text: string): string {
-  const trimmed = text.trim();
+  const trimmed = trimBlanks(text);
   const inner = trimmed.startsWith('<') && trimmed.endsWith('>') ? trimmed.slice(1, -1) : trimmed;
   // RFC 5321 §4.1.1.3, appendix C: a source route is to be ignored.
   const routed = /^@[^:"]*:(.*)$/s.exec(inner);

@@ -1,5 +1,5 @@
 import { printable } from './reply.ts';
-import type { HeaderField } from './header.ts';
+import { trimBlanks, type HeaderField } from './header.ts';
 
 /** One `resinfo` of an Authentication-Results field. RFC 8601 §2.2. */
 export interface AuthResult {
@@ -30,11 +30,34 @@ export function authResultsField(authservId: string, results: readonly AuthResul
 
 /** The authserv-id of an Authentication-Results value, in lower case; null when it can't be read. RFC 8601 §2.2, §2.5, §5. */
 export function authservIdOf(value: string): string | null {
-  const text = stripComments(value.replaceAll(/\r?\n/g, ' ')).trim();
+  const text = trimBlanks(stripComments(value.replaceAll(/\r?\n/g, ' ')));
   const quoted = /^"((?:[^"\\]|\\.)*)"/s.exec(text);
   if (quoted) return (quoted[1] ?? '').replaceAll(/\\(.)/gs, '$1').toLowerCase();
-  const token = /^[^\s;=]+/.exec(text);
+  const token = /^[^ \t;=]+/.exec(text);
   return token === null ? null : token[0].toLowerCase();
+}
+
+/**
+ * Whether an Authentication-Results value passes for one of `authservId`'s: by the grammar, or to a reader that is less strict
+ * than the grammar. What can't be read at all counts too. RFC 8601 §5 has these removed on entry, and lets a site remove more.
+ */
+export function claimsAuthservId(value: string, authservId: string): boolean {
+  const ours = authservId.toLowerCase();
+  const id = authservIdOf(value);
+  if (id === null || id === ours) return true;
+  const end = value.indexOf(';');
+  const head = ` ${(end === -1 ? value : value.slice(0, end)).toLowerCase()} `;
+  for (let at = head.indexOf(ours); at !== -1; at = head.indexOf(ours, at + 1)) {
+    // `mx.example.org`, `mx.example.org.`, `mx.example.org/1`, `"mx.example.org` but not `amx.example.org` or `mx.example.org.uk`.
+    const rest = head.slice(at + ours.length, at + ours.length + 2);
+    if (!isNameChar(head[at - 1]) && (!isNameChar(rest[0]) || (rest[0] === '.' && !isNameChar(rest[1]))))
+      return true;
+  }
+  return false;
+}
+
+function isNameChar(char: string | undefined): boolean {
+  return char !== undefined && /[a-z0-9._-]/.test(char);
 }
 
 /** RFC 5322 §3.2.2 comments nest; an unclosed one swallows the rest. Linear in the length of the text. */

@@ -6,6 +6,8 @@
  */
 export interface HeaderField {
   readonly name: string;
+  /** White space between name and colon, which RFC 5322 §4.5 lets old mail have; left out when there is none. */
+  readonly gap?: string;
   readonly value: string;
 }
 
@@ -48,14 +50,29 @@ export class HeaderList implements Iterable<HeaderField> {
   /** The fields as they stand in a message: `Name:value CRLF` each, without the empty line that ends the header section. */
   serialize(): string {
     let text = '';
-    for (const field of this.#fields) text += `${field.name}:${field.value}\r\n`;
+    for (const { name, gap = '', value } of this.#fields) {
+      text += name === '' ? `${value}\r\n` : `${name}${gap}:${value}\r\n`;
+    }
     return text;
   }
 }
 
 /** A field's value on one line: folds removed, white space trimmed. RFC 5322 §2.2.3. */
 export function unfold(value: string): string {
-  return value.replaceAll(/\r?\n(?=[ \t])/g, '').trim();
+  return trimBlanks(value.replaceAll(/\r?\n(?=[ \t])/g, ''));
+}
+
+/** Without spaces, tabs and line ends around it. String.trim() would take U+00A0 too, which here is a byte of some UTF-8 letter. */
+export function trimBlanks(text: string): string {
+  let start = 0;
+  let end = text.length;
+  while (start < end && isBlank(text.charCodeAt(start))) start++;
+  while (end > start && isBlank(text.charCodeAt(end - 1))) end--;
+  return text.slice(start, end);
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09 || code === 0x0d || code === 0x0a;
 }
 
 /**
@@ -64,28 +81,30 @@ export function unfold(value: string): string {
  */
 export function parseHeaderSection(section: string): HeaderList {
   const fields: HeaderField[] = [];
-  const close = (name: string | null, value: string): void => {
-    if (name !== null) fields.push({ name, value });
-  };
-  let name: string | null = null;
-  let value = '';
+  let open: { name: string; gap: string; value: string } | null = null;
   for (const line of section.split('\r\n')) {
-    if (line === '' && name === null) continue;
+    if (line === '' && open === null) continue;
     const first = line.charCodeAt(0);
     const colon = first === 0x20 || first === 0x09 ? -1 : line.indexOf(':');
     if (colon > 0 && isFieldName(line, colon)) {
-      close(name, value);
-      name = line.slice(0, colon).trimEnd();
-      value = line.slice(colon + 1);
-    } else if (name === null) {
-      name = '';
-      value = line;
+      if (open !== null) fields.push(closed(open));
+      const name = trimBlanks(line.slice(0, colon));
+      open = { name, gap: line.slice(name.length, colon), value: line.slice(colon + 1) };
+    } else if (open === null) {
+      open = { name: '', gap: '', value: line };
     } else {
-      value += `\r\n${line}`;
+      open.value += `\r\n${line}`;
     }
   }
-  close(name, value.endsWith('\r\n') ? value.slice(0, -2) : value);
+  if (open !== null)
+    fields.push(
+      closed({ ...open, value: open.value.endsWith('\r\n') ? open.value.slice(0, -2) : open.value }),
+    );
   return new HeaderList(fields);
+}
+
+function closed({ name, gap, value }: { name: string; gap: string; value: string }): HeaderField {
+  return gap === '' ? { name, value } : { name, gap, value };
 }
 
 /** RFC 5322 §3.6.8: ftext is printable US-ASCII without the colon; §4.5 allows white space before the colon. */
@@ -93,7 +112,7 @@ function isFieldName(line: string, colon: number): boolean {
   for (let i = 0; i < colon; i++) {
     const code = line.charCodeAt(i);
     if (code === 0x20 || code === 0x09) {
-      if (line.slice(i, colon).trim() !== '') return false;
+      if (trimBlanks(line.slice(i, colon)) !== '') return false;
       return i > 0;
     }
     if (code < 0x21 || code > 0x7e) return false;

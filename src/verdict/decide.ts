@@ -27,7 +27,7 @@ const SILENT: Voice = { rule: 'default', why: '', kind: 'accept', tagged: false,
 export function decide(outcomes: readonly Outcome[], rules: Rules, recipient: number | null = null): Verdict {
   let loudest = SILENT;
   let tagged = false;
-  let score: number | null = null;
+  const scored: { readonly points: number; readonly detail: string }[] = [];
   const shadow: ShadowVerdict[] = [];
 
   const hear = (voice: Voice, mode: Rule['mode']): void => {
@@ -40,37 +40,37 @@ export function decide(outcomes: readonly Outcome[], rules: Rules, recipient: nu
     if (louder || (loudest === SILENT && voice.tagged)) loudest = voice;
   };
 
-  let scoreDetail = '';
+  const add = (points: number, detail: string): void => {
+    scored.push({ points, detail });
+  };
   for (const outcome of outcomes) {
     switch (outcome.kind) {
       case 'unavailable': {
         const name = `unavailable:${outcome.check}`;
         const rule = rules.unavailable.get(outcome.check) ?? DEFER;
         const why = `${outcome.check} could not be checked (${outcome.reason}): ${outcome.detail}`;
-        if (rule.action.kind === 'score')
-          score = (score ?? 0) + (rule.mode === 'enforce' ? rule.action.points : 0);
+        if (rule.action.kind === 'score' && rule.mode === 'enforce')
+          add(rule.action.points, `${name} ${rule.action.points}`);
         hear(voiceFrom(name, why, rule), rule.mode);
         break;
       }
       case 'found':
         for (const finding of outcome.findings) {
           if (finding.recipient !== undefined && finding.recipient !== recipient) continue;
-          if (finding.score !== undefined) {
-            score = (score ?? 0) + finding.score;
-            scoreDetail = finding.detail;
-          }
+          if (finding.score !== undefined) add(finding.score, finding.detail);
           const rule = rules.findings.get(finding.code);
           if (rule === undefined) continue;
-          if (rule.action.kind === 'score')
-            score = (score ?? 0) + (rule.mode === 'enforce' ? rule.action.points : 0);
+          if (rule.action.kind === 'score' && rule.mode === 'enforce')
+            add(rule.action.points, `${finding.code} ${rule.action.points}`);
           hear(voiceOf(finding, rule), rule.mode);
         }
         break;
     }
   }
   // Sums of tenths are not exact in binary; SpamAssassin's scores have one decimal, operators' points at most three.
-  if (score !== null) score = Math.round(score * 1000) / 1000;
-  const band = scoreBand(score, rules, scoreDetail);
+  const sum = scored.reduce((total, { points }) => total + points, 0);
+  const score = scored.length === 0 ? null : Math.round(sum * 1000) / 1000;
+  const band = scoreBand(score, rules, scored.map(({ detail }) => detail).join('; '));
   if (band !== null) hear(band, 'enforce');
 
   const { kind, rule, why, reply } = loudest;

@@ -1,4 +1,12 @@
-import type { HeaderField, HeaderList } from '../mail/header.ts';
+import { authResultsField, claimsAuthservId } from '../mail/auth-results.ts';
+import { foldedValue, remoteValue, wrapLines } from '../mail/fold.ts';
+import { HeaderList, unfold, type HeaderField } from '../mail/header.ts';
+import type { SpamScan } from '../mail/spam-scan.ts';
+import type { Outcome } from './finding.ts';
+import type { Rules } from './rules.ts';
+import { isSpamField, spamFields } from './spam-fields.ts';
+import { PREVIOUS_SUBJECT, tagSubject } from './subject-tag.ts';
+import type { Verdict } from './verdict.ts';
 
 /**
  * One change to the header section. Applied in order, each to the result of the one before.
@@ -16,4 +24,241 @@ export function insert(field: HeaderField): Edit {
   return { kind: 'insert', name: field.name, value: field.value };
 }
 
-export declare function applyEdits(headers: HeaderList, edits: readonly Edit[]): HeaderList;
+/**
+ * The header section as an MTA leaves it after the edits. A field that is not there is not deleted, and is appended when it is to be
+ * replaced, as Postfix does with SMFIR_CHGHEADER.
+ */
+export function applyEdits(headers: HeaderList, edits: readonly Edit[]): HeaderList {
+  if (edits.length === 0) return headers;
+  const above: Slot[] = [];
+  const below: Slot[] = [];
+  const named = new Map<string, Slot[]>();
+  const slotsOf = (name: string): Slot[] => {
+    const key = name.toLowerCase();
+    const known = named.get(key);
+    if (known !== undefined) return known;
+    const slots: Slot[] = [];
+    named.set(key, slots);
+    return slots;
+  };
+  for (const field of headers) {
+    const slot: Slot = { field };
+    below.push(slot);
+    slotsOf(field.name).push(slot);
+  }
+  for (const edit of edits) {
+    const slots = slotsOf(edit.name);
+    const index = edit.kind === 'insert' ? 0 : Math.max(0, edit.occurrence - 1);
+    switch (edit.kind) {
+      case 'insert': {
+        const slot: Slot = { field: { name: edit.name, value: edit.value } };
+        above.push(slot);
+        slots.unshift(slot);
+        break;
+      }
+      case 'delete': {
+        const [slot] = slots.splice(index, 1);
+        if (slot !== undefined) slot.field = null;
+        break;
+      }
+      case 'replace': {
+        const slot = slots[index];
+        if (slot?.field) {
+          slot.field = { name: slot.field.name, value: edit.value };
+        } else {
+          const added: Slot = { field: { name: edit.name, value: edit.value } };
+          below.push(added);
+          slots.push(added);
+        }
+        break;
+      }
+    }
+  }
+  const fields: HeaderField[] = [];
+  for (const { field } of above.toReversed()) if (field !== null) fields.push(field);
+  for (const { field } of below) if (field !== null) fields.push(field);
+  return new HeaderList(fields);
+}
+
+/** Place of a field; null when it was deleted. */
+interface Slot {
+  field: HeaderField | null;
+}
+
+export interface MessageEditsInput {
+  readonly headers: HeaderList;
+  readonly outcomes: readonly Outcome[];
+  readonly verdict: Verdict;
+  readonly rules: Rules;
+  readonly authservId: string;
+  readonly hostname: string;
+  readonly trace: string;
+  readonly daemon: 'milter' | 'lmtp-filter';
+}
+
+const AUTH_RESULTS = 'authentication-results';
+const TRACE = 'X-Postern-Trace';
+const VERDICT = 'X-Postern-Verdict';
+
+/**
+ * Whether our milter wrote its fields into this message: the trace stands above the topmost Received field.
+ *
+ * The MTA's own Received is the boundary (RFC 8601 §4.1): what the milter inserts stands above it, and nothing a client sends can.
+ * The trace alone would not do, because refusals tell it to clients. Means nothing in the milter, which is not shown that field.
+ */
+export function judgedByMilter(headers: HeaderList, trace: string): boolean {
+  const boundary = receivedPosition(headers);
+  return headers.toArray().some((field, position) => position < boundary && isTrace(field, trace));
+}
+
+/** Every change to the header section that a verdict asks for. Made twice, it changes nothing the second time. */
+export function messageEdits(input: MessageEditsInput): readonly Edit[] {
+  const { headers, verdict, rules } = input;
+  const judged = input.daemon === 'lmtp-filter' && judgedByMilter(headers, input.trace);
+  const boundary = judged ? receivedPosition(headers) : 0;
+  const found = sort(headers);
+  const deletes: Placed[] = [];
+  const inserts: HeaderField[] = [];
+  const replaces: Edit[] = [];
+
+  // RFC 8601 §5: what bears our name and is not ours goes.
+  for (const placed of found.authResults) {
+    if (placed.position >= boundary && claimsAuthservId(placed.field.value, input.authservId))
+      deletes.push(placed);
+  }
+  const results = judged ? [] : authResults(input.outcomes);
+  if (results.length > 0) {
+    const { name, value } = authResultsField(input.authservId, results);
+    inserts.push({ name, value: wrapLines(name, foldedValue(value)) });
+  }
+
+  const scan = scanOf(input.outcomes);
+  const renew = (existing: readonly Placed[], wanted: readonly HeaderField[]): void => {
+    if (judged && sameFields(existing, wanted)) return;
+    deletes.push(...existing);
+    inserts.push(...wanted);
+  };
+  renew(found.spam, scan === null ? [] : spamFields(scan, verdict, rules, input.hostname));
+
+  const [previous] = found.previous;
+  const subject = tagSubject({
+    subjects: found.subjects.map(({ field }) => field.value),
+    previous: previous?.field.value ?? null,
+    trusted: judged && previous !== undefined && previous.position < boundary,
+    tag: verdict.tagged ? rules.subjectTag : '',
+  });
+  renew(
+    found.previous,
+    subject.previous === null ? [] : [{ name: PREVIOUS_SUBJECT, value: subject.previous }],
+  );
+
+  renew(found.postern, posternFields(input));
+
+  const [firstSubject] = found.subjects;
+  if (firstSubject !== undefined && subject.subjects.length < found.subjects.length) {
+    deletes.push(firstSubject);
+  } else {
+    subject.subjects.forEach((value, index) => {
+      const placed = found.subjects[index];
+      if (placed === undefined) inserts.push({ name: 'Subject', value });
+      else if (placed.field.value !== value)
+        replaces.push({
+          kind: 'replace',
+          name: placed.field.name,
+          occurrence: placed.occurrence,
+          value: foldedValue(value),
+        });
+    });
+  }
+
+  return [
+    // From the bottom up: some MTAs count on at once after a deletion, some don't, and so both delete the same.
+    ...deletes
+      .toSorted((a, b) => b.position - a.position)
+      .map(({ field, occurrence }): Edit => ({ kind: 'delete', name: field.name, occurrence })),
+    ...replaces,
+    ...inserts.toReversed().map(({ name, value }) => insert({ name, value: foldedValue(value) })),
+  ];
+}
+
+function receivedPosition(headers: HeaderList): number {
+  return headers.toArray().findIndex(({ name }) => name.toLowerCase() === 'received');
+}
+
+function isTrace(field: HeaderField, trace: string): boolean {
+  return trace !== '' && field.name.toLowerCase() === TRACE.toLowerCase() && unfold(field.value) === trace;
+}
+
+/** A field and where it stands. */
+interface Placed {
+  readonly field: HeaderField;
+  readonly position: number;
+  readonly occurrence: number;
+}
+
+interface Sorted {
+  readonly authResults: Placed[];
+  readonly spam: Placed[];
+  readonly previous: Placed[];
+  readonly postern: Placed[];
+  readonly subjects: Placed[];
+}
+
+/** The fields that edits are about, in one pass. */
+function sort(headers: HeaderList): Sorted {
+  const sorted: Sorted = { authResults: [], spam: [], previous: [], postern: [], subjects: [] };
+  const counts = new Map<string, number>();
+  headers.toArray().forEach((field, position) => {
+    const name = field.name.toLowerCase();
+    const group = groupOf(name, sorted);
+    if (group === null) return;
+    const occurrence = (counts.get(name) ?? 0) + 1;
+    counts.set(name, occurrence);
+    group.push({ field, position, occurrence });
+  });
+  return sorted;
+}
+
+function groupOf(name: string, sorted: Sorted): Placed[] | null {
+  if (name === AUTH_RESULTS) return sorted.authResults;
+  if (name === 'subject') return sorted.subjects;
+  if (name === PREVIOUS_SUBJECT.toLowerCase()) return sorted.previous;
+  if (isSpamField(name)) return sorted.spam;
+  return name.startsWith('x-postern-') ? sorted.postern : null;
+}
+
+function authResults(outcomes: readonly Outcome[]): Parameters<typeof authResultsField>[1] {
+  return outcomes.flatMap((outcome) =>
+    outcome.kind === 'found'
+      ? outcome.findings.flatMap(({ auth }) => (auth === undefined ? [] : [auth]))
+      : [],
+  );
+}
+
+function scanOf(outcomes: readonly Outcome[]): SpamScan | null {
+  for (const outcome of outcomes) {
+    if (outcome.kind !== 'found') continue;
+    for (const { scan } of outcome.findings) if (scan !== undefined) return scan;
+  }
+  return null;
+}
+
+function posternFields({ verdict, trace, daemon }: MessageEditsInput): HeaderField[] {
+  const fields = [{ name: TRACE, value: remoteValue(TRACE, ` ${trace}`) }];
+  // What the milter quarantines is held by the MTA; what lmtp-filter quarantines has to be known again by whoever receives it.
+  if (verdict.kind === 'junk' || (verdict.kind === 'quarantine' && daemon === 'lmtp-filter')) {
+    const value = ` ${verdict.kind}; reason=${verdict.rule}`;
+    fields.push({ name: VERDICT, value: remoteValue(VERDICT, value) });
+  }
+  return fields;
+}
+
+function sameFields(existing: readonly Placed[], wanted: readonly HeaderField[]): boolean {
+  return (
+    existing.length === wanted.length &&
+    wanted.every(({ name, value }, index) => {
+      const field = existing[index]?.field;
+      return field?.name.toLowerCase() === name.toLowerCase() && unfold(field.value) === unfold(value);
+    })
+  );
+}

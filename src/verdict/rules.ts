@@ -44,13 +44,15 @@ export interface Policy {
   readonly site: Rules;
   /** Keys: `user@domain` and `@domain`, in lower case, without address extension. Each value is complete, merged with the site's. */
   readonly overrides: ReadonlyMap<string, Rules>;
+  /** Postfix's recipient_delimiter, with which the keys were made; `+` when left out. */
+  readonly delimiter?: string;
 }
 
 /** Rules for one recipient: user, else domain, else site. */
 export function rulesFor(policy: Policy, recipient: Address | null): Rules {
   if (recipient === null || policy.overrides.size === 0) return policy.site;
   return (
-    policy.overrides.get(settingsKey(recipient)) ??
+    policy.overrides.get(settingsKey(recipient, policy.delimiter)) ??
     policy.overrides.get(`@${recipient.domain}`) ??
     policy.site
   );
