@@ -92,6 +92,8 @@ export interface CheckContext<S extends Stage, O> {
   /** Outcomes of the checks named in `needs` that took part. */
   readonly prior: ReadonlyMap<string, Outcome>;
   readonly signal: AbortSignal;
+  /** Milliseconds after which `signal` aborts: what a check can't know in time it may report itself, a little before. */
+  readonly deadlineMs: number;
 }
 
 /** A check with its options, ready to run. */
@@ -99,7 +101,7 @@ export interface BoundCheck<S extends Stage> extends CheckInfo<S> {
   /** Milliseconds. */
   readonly deadlineMs: number;
   ready(tools: CheckTools): boolean;
-  run(context: Omit<CheckContext<S, never>, 'options'>): Promise<readonly Finding[]>;
+  run(context: Omit<CheckContext<S, never>, 'options' | 'deadlineMs'>): Promise<readonly Finding[]>;
 }
 
 export type AnyBoundCheck = { [S in Stage]: BoundCheck<S> }[Stage];
@@ -133,7 +135,7 @@ function binder<S extends Stage, Shape extends z.ZodRawShape>(
       ...spec,
       deadlineMs,
       ready: (tools) => spec.ready?.(tools) ?? true,
-      run: (context) => spec.run({ ...context, options: parsed }),
+      run: (context) => spec.run({ ...context, options: parsed, deadlineMs }),
     };
   };
 }

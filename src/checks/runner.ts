@@ -26,6 +26,7 @@ export class CheckRun {
   readonly #observe: OutcomeObserver;
   readonly #outcomes = new Map<string, Promise<Outcome>>();
   readonly #abort = new AbortController();
+  #overrun = false;
 
   /** `checks` in the order of the check list; a check comes after those it needs. */
   constructor(
@@ -68,6 +69,12 @@ export class CheckRun {
     this.#abort.abort(new Error('the message was given up'));
   }
 
+  /** The time for the whole answer is up: checks without an outcome are unavailable from now on, the others keep theirs. */
+  expire(): void {
+    this.#overrun = true;
+    this.#abort.abort(new Error('the time for the whole answer was used up'));
+  }
+
   async #run<S extends Stage>(check: BoundCheck<S>, facts: Facts[S]): Promise<Outcome> {
     const begun = this.#tools.clock.elapsed();
     const prior = new Map<string, Outcome>();
@@ -107,7 +114,11 @@ export class CheckRun {
       controller.abort(new Error('deadline'));
     }, check.deadlineMs);
     const givenUp = (): void => {
-      late.resolve(unavailable('failed', 'the message was given up'));
+      late.resolve(
+        this.#overrun
+          ? unavailable('deadline', 'the time for the whole answer was used up')
+          : unavailable('failed', 'the message was given up'),
+      );
       controller.abort(this.#abort.signal.reason);
     };
     this.#abort.signal.addEventListener('abort', givenUp, { once: true });
@@ -131,8 +142,15 @@ function causes(error: unknown): string {
   const texts: string[] = [];
   let link = error;
   while (link instanceof Error && texts.length < 5) {
-    texts.push(link.message || link.name);
+    texts.push(link.message || aggregated(link) || link.name);
     link = link.cause;
   }
   return texts.length === 0 ? 'something that is no error was thrown' : texts.join(': ');
+}
+
+/** What Node says when it tried several addresses of one host: nothing itself, everything in its parts. */
+function aggregated(error: Error): string {
+  if (!(error instanceof AggregateError)) return '';
+  const parts = error.errors.slice(0, 5).map((part) => (part instanceof Error ? part.message : ''));
+  return parts.filter((text) => text !== '').join(', ');
 }

@@ -56,10 +56,13 @@ export interface DmarcQuery {
   readonly dkimDomains: readonly string[];
 }
 
-/** The authentication of mail. None of these reject their promise for what a remote party sent or published; only `signal` ends them. */
+/**
+ * The authentication of mail. None of these reject their promise for what a remote party sent or published; only `signal` ends them.
+ * `budgetMs` is how long their DNS questions may take in all: what is not known by then is a temperror.
+ */
 export interface MailAuth {
-  spf(query: SpfQuery, signal: AbortSignal): Promise<SpfResult>;
+  spf(query: SpfQuery, signal: AbortSignal, budgetMs: number): Promise<SpfResult>;
   /** One result per signature up to a cap; empty for an unsigned message. */
-  dkim(message: Message, signal: AbortSignal): Promise<readonly DkimResult[]>;
-  dmarc(query: DmarcQuery, signal: AbortSignal): Promise<DmarcResult>;
+  dkim(message: Message, signal: AbortSignal, budgetMs: number): Promise<readonly DkimResult[]>;
+  dmarc(query: DmarcQuery, signal: AbortSignal, budgetMs: number): Promise<DmarcResult>;
 }

@@ -1,12 +1,12 @@
 /** The record types that checks ask for. */
-export type RecordType = 'A' | 'AAAA' | 'MX' | 'NS' | 'PTR' | 'SOA' | 'TXT';
+export type RecordType = 'A' | 'AAAA' | 'CNAME' | 'MX' | 'NS' | 'PTR' | 'SOA' | 'TXT';
 
 /**
- * Data of one record. A, AAAA, NS, PTR: the address or name as text. MX: preference and exchange (the root is `''`, RFC 7505).
+ * Data of one record. A, AAAA, CNAME, NS, PTR: the address or name as text. MX: preference and exchange (the root is `''`, RFC 7505).
  * TXT: the character-strings joined without separator, one byte per character (RFC 7208 §3.3).
  */
 export type RecordData =
-  | { readonly type: 'A' | 'AAAA' | 'NS' | 'PTR' | 'TXT' | 'SOA'; readonly text: string }
+  | { readonly type: 'A' | 'AAAA' | 'CNAME' | 'NS' | 'PTR' | 'TXT' | 'SOA'; readonly text: string }
   | { readonly type: 'MX'; readonly preference: number; readonly exchange: string };
 
 /** An answer; NXDOMAIN and an empty answer are answers too (both are void lookups, RFC 7208 §4.6.4). */
