@@ -1,4 +1,4 @@
-import { chmod, chown, readFile, unlink } from 'node:fs/promises';
+import { chmod, chown, lstat, readFile, unlink } from 'node:fs/promises';
 import { createServer, connect, type Server, type Socket } from 'node:net';
 
 /** Where to listen. `mode` and `group` are for unix sockets. */
@@ -11,9 +11,11 @@ export interface ListenerOptions {
   readonly group: string | null;
   /** Connections at once; what comes above is handed to `onRefused` and closed. */
   readonly maxConnections: number;
+  /** Told when a connection could not be taken (no descriptors left); the listener goes on. */
+  readonly onError?: (error: Error) => void;
 }
 
-/** An open listening socket. Connections wait in the kernel's backlog until `serve` is called. */
+/** An open listening socket. Connections that come before `serve` is called are held, unread, up to `maxConnections`. */
 export interface Listener extends AsyncDisposable {
   /** As the configuration writes it, with the port that was really taken. */
   readonly text: string;
@@ -27,25 +29,47 @@ export interface Listener extends AsyncDisposable {
   close(): Promise<void>;
 }
 
+const BACKLOG = 1024;
+/** How long a socket that may be stale has to answer. */
+const PROBE_TIMEOUT_MS = 2000;
+
+const NO_SUCH_ADDRESS = 'this machine has no such address: change the listen address';
+const ADVICE: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'another program listens there: stop it, or change the listen address',
+  EACCES: 'not permitted: choose a port above 1023, or a folder this user may write to',
+  EADDRNOTAVAIL: NO_SUCH_ADDRESS,
+  ENOTFOUND: NO_SUCH_ADDRESS,
+  ENOENT: 'the folder of the socket is not there: make it, owned by the user this runs as',
+};
+
 /** @throws {Error} with what, where and how to mend it */
 export async function openListener(options: ListenerOptions): Promise<Listener> {
   const { address } = options;
   const server = createServer({ noDelay: true, pauseOnConnect: true });
   if (address.kind === 'unix') await removeStaleSocket(address.path);
   await listening(server, address);
+  const listener = new NetListener(server, options);
   if (address.kind === 'unix') {
-    await chmod(address.path, options.mode);
-    if (options.group !== null) await chown(address.path, -1, await groupNumber(options.group));
+    try {
+      await chmod(address.path, options.mode);
+      if (options.group !== null) await chown(address.path, -1, await groupNumber(options.group));
+    } catch (error) {
+      await listener[Symbol.asyncDispose]();
+      const what = `cannot set owner and permissions of unix:${address.path}`;
+      throw new Error(`${what}: ${error instanceof Error ? error.message : 'unknown error'}`, {
+        cause: error,
+      });
+    }
   }
-  return new NetListener(server, options);
+  return listener;
 }
 
 class NetListener implements Listener {
   readonly #server: Server;
   readonly #max: number;
   readonly #open = new Set<Socket>();
-  readonly #waiting: Socket[] = [];
-  #accept: ((socket: Socket) => void) | null = null;
+  readonly #waiting = new Set<Socket>();
+  #serve: ((socket: Socket) => void) | null = null;
   #closing: Promise<void> | null = null;
   readonly text: string;
   readonly port: number | null;
@@ -59,9 +83,11 @@ class NetListener implements Listener {
       options.address.kind === 'unix'
         ? `unix:${options.address.path}`
         : `${options.address.host.includes(':') ? `[${options.address.host}]` : options.address.host}:${this.port}`;
+    // accept() fails when descriptors run out. Without a listener for it, whoever opens enough connections would end the process.
+    server.on('error', (error) => options.onError?.(error));
     server.on('connection', (socket) => {
-      if (this.#accept === null) this.#waiting.push(socket);
-      else this.#accept(socket);
+      if (this.#serve === null) this.#hold(socket);
+      else this.#serve(socket);
     });
   }
 
@@ -70,7 +96,7 @@ class NetListener implements Listener {
   }
 
   serve(onConnection: (socket: Socket) => void, onRefused: (socket: Socket) => void = () => {}): void {
-    this.#accept = (socket) => {
+    this.#serve = (socket) => {
       if (this.#open.size >= this.#max) {
         socket.on('error', () => socket.destroy());
         onRefused(socket);
@@ -82,7 +108,8 @@ class NetListener implements Listener {
       onConnection(socket);
       socket.resume();
     };
-    for (const socket of this.#waiting.splice(0)) this.#accept(socket);
+    for (const socket of this.#waiting) this.#serve(socket);
+    this.#waiting.clear();
   }
 
   close(): Promise<void> {
@@ -99,41 +126,61 @@ class NetListener implements Listener {
     for (const socket of this.#open) socket.destroy();
     for (const socket of this.#waiting) socket.destroy();
   }
+
+  #hold(socket: Socket): void {
+    if (this.#waiting.size >= this.#max) {
+      socket.destroy();
+      return;
+    }
+    this.#waiting.add(socket);
+    socket.on('error', () => socket.destroy());
+    socket.on('close', () => this.#waiting.delete(socket));
+  }
 }
 
 function listening(server: Server, address: ListenerOptions['address']): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => {
+    const failed = (error: NodeJS.ErrnoException): void => {
       const where = address.kind === 'unix' ? `unix:${address.path}` : `${address.host}:${address.port}`;
-      const advice =
-        error.code === 'EADDRINUSE'
-          ? 'another program listens there: stop it, or change the listen address'
-          : error.code === 'EACCES'
-            ? 'not permitted: choose a port above 1023, or a folder this user may write to'
-            : 'check the address';
-      reject(
-        new Error(`cannot listen on ${where} (${error.code ?? error.message}): ${advice}`, { cause: error }),
-      );
-    });
+      const what = `cannot listen on ${where} (${error.code ?? error.message})`;
+      reject(new Error(`${what}: ${ADVICE[error.code ?? ''] ?? 'check the address'}`, { cause: error }));
+    };
+    server.once('error', failed);
     const target =
       address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port };
-    server.listen({ ...target, backlog: 1024 }, resolve);
+    server.listen({ ...target, backlog: BACKLOG }, () => {
+      server.off('error', failed);
+      resolve();
+    });
   });
 }
 
 /** A killed process leaves its socket behind: removed only when nobody answers there. */
 async function removeStaleSocket(path: string): Promise<void> {
-  const state = await new Promise<'answers' | 'refused' | 'absent'>((resolve) => {
-    const probe = connect({ path });
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve('answers');
-    });
-    probe.once('error', (error: NodeJS.ErrnoException) => {
-      resolve(error.code === 'ECONNREFUSED' ? 'refused' : 'absent');
-    });
+  const found = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'EACCES') return null;
+    throw error;
   });
-  if (state === 'refused') await unlink(path);
+  if (found === null) return; // what is wrong with the folder, listen() says
+  if (!found.isSocket()) {
+    throw new Error(
+      `cannot listen on unix:${path}: there is something that is not a socket; remove it, or choose another path`,
+    );
+  }
+  if (await nobodyAnswers(path)) await unlink(path);
+}
+
+function nobodyAnswers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect({ path });
+    const done = (nobody: boolean): void => {
+      probe.destroy();
+      resolve(nobody);
+    };
+    probe.setTimeout(PROBE_TIMEOUT_MS, () => done(false));
+    probe.once('connect', () => done(false));
+    probe.on('error', (error: NodeJS.ErrnoException) => done(error.code === 'ECONNREFUSED'));
+  });
 }
 
 async function groupNumber(group: string): Promise<number> {
