@@ -1,0 +1,184 @@
+import { unfold, type HeaderList } from '../mail/header.ts';
+
+/** Longer than any From that Postfix hands to a filter (60,000 octets). */
+const FROM_LIMIT = 64 * 1024;
+
+/**
+ * The one domain that a message is from: lower case, without closing dot. Null when there is no From, more than one, one that can't be
+ * read, or addresses in more than one domain. RFC 5322 §3.6.2.
+ */
+export function authorDomain(headers: HeaderList): string | null {
+  const fields = headers.all('From');
+  const [from] = fields;
+  if (from === undefined || fields.length > 1) return null;
+  const domains = addressDomains(unfold(from.value));
+  const [domain] = domains ?? [];
+  return domain !== undefined && domains?.every((other) => other === domain) === true ? domain : null;
+}
+
+/**
+ * Domains of all addresses of an address list, groups included (RFC 5322 §3.4, RFC 6854), one per address. Null when the list is not
+ * well formed: whom a reader would see then is anybody's guess. One pass over the text.
+ */
+export function addressDomains(value: string): readonly string[] | null {
+  if (value.length > FROM_LIMIT) return null;
+  const reader = new AddressListReader();
+  for (let at = 0; at < value.length;) {
+    const next = reader.read(value, at);
+    if (next === null) return null;
+    at = next;
+  }
+  return reader.finish();
+}
+
+/** Stands for a quoted string, whose text never matters here. */
+const QUOTED = 'q';
+
+class AddressListReader {
+  readonly #domains: string[] = [];
+  /** Outside angle brackets: a phrase, or an address without brackets. White space is kept as one space. */
+  #bare = '';
+  /** Inside angle brackets; null before them. */
+  #angle: string | null = null;
+  #state: 'bare' | 'angle' | 'after-angle' | 'after-group' = 'bare';
+  #inGroup = false;
+
+  /** Reads one token at `at`; the place after it, or null when it can't stand there. */
+  read(value: string, at: number): number | null {
+    const c = value.charAt(at);
+    switch (c) {
+      case '(':
+        return this.#space(afterComment(value, at));
+      case ' ':
+      case '\t':
+        return this.#space(at + 1);
+      case '"':
+        return this.#text(QUOTED, afterQuoted(value, at));
+      case '[': {
+        const end = afterLiteral(value, at);
+        return end === null ? null : this.#text(value.slice(at, end), end);
+      }
+      case '<':
+        if (this.#state !== 'bare') return null;
+        this.#state = 'angle';
+        this.#angle = '';
+        return at + 1;
+      case '>':
+        if (this.#state !== 'angle') return null;
+        this.#state = 'after-angle';
+        return at + 1;
+      case ',':
+        if (this.#state === 'angle') return this.#text(c, at + 1); // an obsolete route
+        return this.#close() ? at + 1 : null;
+      case ':':
+        if (this.#state === 'angle') return this.#text(c, at + 1);
+        if (this.#state !== 'bare' || this.#inGroup || this.#bare.trim() === '') return null;
+        this.#inGroup = true;
+        this.#bare = '';
+        return at + 1;
+      case ';':
+        if (!this.#inGroup || this.#state === 'angle' || !this.#close()) return null;
+        this.#inGroup = false;
+        this.#state = 'after-group';
+        return at + 1;
+      default: {
+        const end = afterAtom(value, at);
+        return end === at ? null : this.#text(value.slice(at, end), end);
+      }
+    }
+  }
+
+  finish(): readonly string[] | null {
+    if (this.#inGroup || this.#state === 'angle') return null;
+    return this.#close() ? this.#domains : null;
+  }
+
+  #text(text: string, end: number | null): number | null {
+    switch (this.#state) {
+      case 'bare':
+        this.#bare += text;
+        return end;
+      case 'angle':
+        this.#angle += text;
+        return end;
+      case 'after-angle':
+      case 'after-group':
+        return null;
+    }
+  }
+
+  #space(end: number | null): number | null {
+    if (this.#state === 'bare' && !this.#bare.endsWith(' ')) this.#bare += ' ';
+    if (this.#state === 'angle' && this.#angle?.endsWith(' ') === false) this.#angle += ' ';
+    return end;
+  }
+
+  /** Ends one address, or nothing (RFC 5322 §4.4 allows empty list elements). */
+  #close(): boolean {
+    const spec = this.#angle === null ? this.#bare : withoutRoute(this.#angle);
+    const empty = this.#angle === null && spec.trim() === '';
+    this.#bare = '';
+    this.#angle = null;
+    this.#state = 'bare';
+    if (empty) return true;
+    const domain = specDomain(spec);
+    if (domain === null) return false;
+    this.#domains.push(domain);
+    return true;
+  }
+}
+
+/** RFC 5322 §4.4 obs-route: `@a,@b:local@domain`. */
+function withoutRoute(angle: string): string {
+  return angle.trimStart().startsWith('@') ? angle.slice(angle.lastIndexOf(':') + 1) : angle;
+}
+
+/** The domain of `local@domain`; RFC 5322 §4.4 allows white space around the dots and the at sign. */
+function specDomain(spec: string): string | null {
+  const text = spec.trim().replaceAll(/ ?([@.]) ?/g, '$1');
+  const at = text.indexOf('@');
+  if (at < 1 || at !== text.lastIndexOf('@') || /[ ,:]/.test(text)) return null;
+  const domain = text.slice(at + 1).toLowerCase();
+  const bare = domain.endsWith('.') ? domain.slice(0, -1) : domain;
+  return bare === '' ? null : bare;
+}
+
+/** RFC 5322 §3.2.2: comments nest. */
+function afterComment(value: string, at: number): number | null {
+  let depth = 0;
+  for (let i = at; i < value.length; i++) {
+    const c = value.charAt(i);
+    if (c === '\\') i++;
+    else if (c === '(') depth++;
+    else if (c === ')' && --depth === 0) return i + 1;
+  }
+  return null;
+}
+
+function afterQuoted(value: string, at: number): number | null {
+  for (let i = at + 1; i < value.length; i++) {
+    const c = value.charAt(i);
+    if (c === '\\') i++;
+    else if (c === '"') return i + 1;
+  }
+  return null;
+}
+
+function afterLiteral(value: string, at: number): number | null {
+  const end = value.indexOf(']', at);
+  return end === -1 ? null : end + 1;
+}
+
+/** Atoms, dots and at signs; bytes above 127 are text (RFC 6532), control characters are not. */
+function afterAtom(value: string, at: number): number {
+  let i = at;
+  while (i < value.length && isAtomText(value, i)) i++;
+  return i;
+}
+
+const SPECIALS = '()<>[]:;,"\\';
+
+function isAtomText(value: string, at: number): boolean {
+  const code = value.charCodeAt(at);
+  return code > 0x20 && code !== 0x7f && !SPECIALS.includes(value.charAt(at));
+}

@@ -1,0 +1,80 @@
+import { CHECKS } from '../checks/index.ts';
+import type { OutcomeObserver } from '../checks/runner.ts';
+import type { Direction } from '../mail/envelope.ts';
+import { counter, gauge, histogram, outcomeObserver } from '../runtime/metrics.ts';
+import type { Registry } from '../runtime/telemetry.ts';
+import { VERDICT_KINDS, type VerdictKind } from '../verdict/verdict.ts';
+import { PROTOCOL_ERRORS } from './wire.ts';
+
+/** What went wrong: the peer's errors, and failures of our own. */
+const FAULTS = [
+  ...PROTOCOL_ERRORS,
+  'idle',
+  'not-reading',
+  'lost',
+  'cut-off',
+  'too-many-connections',
+  'store',
+  'spool',
+  'signing',
+  'internal',
+] as const;
+export type Fault = (typeof FAULTS)[number];
+
+/** `aborted`: given up by the MTA or its client before the end. */
+type MessageEnd = VerdictKind | 'aborted';
+
+/** `none`: no key for the author's domain. `failed`: refused for now, never sent unsigned. */
+type SignResult = 'signed' | 'none' | 'failed';
+
+export interface MilterMetrics {
+  readonly outcome: OutcomeObserver;
+  sessions(change: 1 | -1): void;
+  fault(kind: Fault): void;
+  message(direction: Direction, end: MessageEnd): void;
+  signature(result: SignResult): void;
+  /** From the end of a message to its answer, in milliseconds. */
+  endOfMessage(elapsed: number): void;
+}
+
+/** Up to 300 s: Postfix's milter_content_timeout. */
+const BUCKETS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300];
+
+export function milterMetrics(registry: Registry): MilterMetrics {
+  const sessions = gauge(registry, {
+    name: 'postern_milter_sessions',
+    help: 'Open connections; Postfix opens one for each SMTP session.',
+  });
+  const messages = counter<'direction' | 'verdict'>(registry, {
+    name: 'postern_milter_messages_total',
+    help: 'Messages, by direction and verdict; "aborted" when the SMTP client or the MTA gave it up before its end.',
+    labels: { direction: ['in', 'out'], verdict: [...VERDICT_KINDS, 'aborted'] },
+  });
+  const errors = counter<'kind'>(registry, {
+    name: 'postern_milter_errors_total',
+    help: 'Connections closed because of what the peer did, and failures of our own.',
+    labels: { kind: FAULTS },
+  });
+  const signatures = counter<'result'>(registry, {
+    name: 'postern_milter_signatures_total',
+    help: 'Outgoing messages that were signed, had no key, or could not be signed and were deferred.',
+    labels: { result: ['signed', 'none', 'failed'] },
+  });
+  const stages = histogram<'stage'>(registry, {
+    name: 'postern_milter_stage_duration_seconds',
+    help: 'Time from an event of the milter protocol to its answer. Only the end of a message is waited for.',
+    labels: { stage: ['end-of-message'] },
+    buckets: BUCKETS,
+  });
+  return {
+    outcome: outcomeObserver(
+      registry,
+      CHECKS.map(({ name, codes }) => ({ name, codes: Object.keys(codes) })),
+    ),
+    sessions: (change) => sessions.inc(change),
+    fault: (kind) => errors.inc({ kind }),
+    message: (direction, verdict) => messages.inc({ direction, verdict }),
+    signature: (result) => signatures.inc({ result }),
+    endOfMessage: (elapsed) => stages.observe({ stage: 'end-of-message' }, elapsed / 1000),
+  };
+}
