@@ -1,0 +1,199 @@
+import { replyLine } from '../mail/reply.ts';
+import type { Message } from '../mail/message.ts';
+import { applyEdits, type Edit } from '../verdict/edits.ts';
+import type { Verdict } from '../verdict/verdict.ts';
+import { deliver, DELIVERY_BUDGET_MS, type Content, type DeliveryReport, type Group } from './delivery.ts';
+import type { IntakeResult, Received } from './intake.ts';
+import { gatherOutcomes, sentences, type Sentence } from './judge.ts';
+import { resultOf } from './metrics.ts';
+import { originOf } from './origin.ts';
+import { isLooping } from './received.ts';
+import { decisionsOf, logFields, severest, shown, type Answered } from './record.ts';
+import { SAY, traced } from './render.ts';
+import { Statuses } from './statuses.ts';
+import type { Transaction, TransactionTools } from './transaction.ts';
+import { UpstreamError } from './upstream-connection.ts';
+
+export interface FinishInput {
+  readonly transaction: Transaction;
+  readonly intake: IntakeResult;
+  readonly tools: TransactionTools;
+  /** Sends replies; false when the client is gone. */
+  readonly send: (text: string) => boolean;
+  /** The client left: Postfix will send the message again, so what is not with Dovecot yet must not get there. */
+  readonly gone: AbortSignal;
+  /** This process is to end now. */
+  readonly cut: AbortSignal;
+}
+
+/** All that comes after the dot: judges, delivers, and gives exactly one reply for each accepted recipient, whatever happens. */
+export async function finish(input: FinishInput): Promise<void> {
+  const { transaction, tools, cut } = input;
+  const { clock } = tools.checks;
+  const begun = clock.elapsed();
+  const statuses = new Statuses(transaction.accepted.length, input.send);
+  const endNow = (): void => statuses.settleAll(SAY.stoppingHere);
+  cut.addEventListener('abort', endNow);
+  try {
+    if (input.intake.kind === 'received' && !isLooping(input.intake.message.headers)) {
+      await conclude(input, input.intake.message, statuses, begun);
+    } else {
+      refuse(input, statuses);
+    }
+  } catch (error) {
+    tools.log.error({ ...subject(transaction), err: error }, 'message failed');
+  } finally {
+    cut.removeEventListener('abort', endNow);
+    statuses.settleAll(SAY.internal);
+    tools.metrics.afterDot(clock.elapsed() - begun);
+    await transaction.abandon();
+  }
+}
+
+/** A message that can't be judged gets the same reply for all recipients. */
+function refuse({ transaction, intake, tools }: FinishInput, statuses: Statuses): void {
+  const reply = refusalOf(intake);
+  statuses.settleAll(reply);
+  for (let i = 0; i < transaction.accepted.length; i++) tools.metrics.recipient(resultOf(reply, false));
+  const fields = { ...subject(transaction), to: transaction.accepted.length, reply };
+  if (intake.kind === 'failed')
+    tools.log.error({ ...fields, err: intake.error }, 'message could not be stored');
+  else tools.log.info(fields, 'message refused');
+}
+
+function refusalOf(intake: IntakeResult): string {
+  switch (intake.kind) {
+    case 'received':
+      return SAY.looping;
+    case 'too-large':
+      return SAY.tooLarge;
+    case 'header-too-large':
+      return SAY.headerTooLarge;
+    case 'failed':
+      return SAY.noSpool;
+  }
+}
+
+async function conclude(
+  input: FinishInput,
+  received: Received,
+  statuses: Statuses,
+  begun: number,
+): Promise<void> {
+  const { transaction, tools, gone, cut } = input;
+  const { config, checks, store, log, metrics } = tools;
+  const { headers, body, size } = received;
+  const time = checks.clock.now();
+  const { forwarded, reversePath } = transaction;
+  const origin = await originOf({ headers, forwarded, sender: reversePath, config, store, log });
+  const envelope = transaction.envelope(origin.direction, origin.queueId);
+  const message: Message = { envelope, headers, body, received: true };
+  const outcomes = await gatherOutcomes(message, origin, config, { checks, observe: metrics.outcome }, [
+    gone,
+    cut,
+  ]);
+  const givenUp = (): string | null =>
+    cut.aborted ? SAY.stoppingHere : gone.aborted ? SAY.clientLeft : null;
+  if (givenUp() !== null) {
+    log.warn({ ...subject(transaction), trace: origin.trace }, 'message given up before it was judged');
+    return;
+  }
+
+  const judged = sentences(message, origin, outcomes, config);
+  judged.forEach(({ verdict }, position) => {
+    const reply = ownReply(verdict, origin.trace);
+    if (reply !== null) statuses.settle(position, reply);
+  });
+  const report = await deliver(groupsOf(judged, received), {
+    pool: tools.pool,
+    sender: transaction.sender,
+    recipients: transaction.accepted,
+    statuses,
+    connection: transaction.takeConnection(),
+    trace: origin.trace,
+    remaining: () => DELIVERY_BUDGET_MS - (checks.clock.elapsed() - begun),
+    givenUp,
+  });
+  const replies = judged.map((_, position) => statuses.replyAt(position) ?? SAY.internal);
+  const elapsed = checks.clock.elapsed() - begun;
+  const answered = { message, size, origin, outcomes, sentences: judged, replies, time, elapsed };
+  for (const decision of decisionsOf(answered)) store.record(decision);
+  account(answered, report, statuses, tools);
+}
+
+/** What we say ourselves; null where Dovecot is asked. */
+function ownReply(verdict: Verdict, trace: string): string | null {
+  switch (verdict.kind) {
+    case 'defer':
+    case 'reject':
+      return replyLine(verdict.reply, trace);
+    case 'discard':
+      return traced(SAY.discarded, trace);
+    case 'accept':
+    case 'junk':
+    case 'quarantine':
+      return null;
+  }
+}
+
+/** Recipients with equal edits share a transaction; the groups in the order of their first recipient, whose reply is due first. */
+function groupsOf(judged: readonly Sentence[], received: Received): Group[] {
+  const positions = new Map<readonly Edit[], number[]>();
+  judged.forEach(({ edits }, position) => {
+    if (edits === null) return;
+    const known = positions.get(edits);
+    if (known === undefined) positions.set(edits, [position]);
+    else known.push(position);
+  });
+  return [...positions].map(([edits, of]) => ({ positions: of, content: contentOf(received, edits) }));
+}
+
+function contentOf({ headers, body, separated }: Received, edits: readonly Edit[]): Content {
+  const section = applyEdits(headers, edits).serialize();
+  return { head: separated ? `${section}\r\n` : section, body };
+}
+
+function account(
+  answered: Answered,
+  report: DeliveryReport,
+  statuses: Statuses,
+  tools: TransactionTools,
+): void {
+  const { metrics, log } = tools;
+  const { origin, replies } = answered;
+  metrics.message(origin.direction, severest(answered.sentences)?.kind ?? 'accept');
+  metrics.scan(origin.milter === null ? 'here' : 'milter');
+  let duplicates = report.unanswered.length;
+  answered.sentences.forEach(({ verdict, edits }, position) => {
+    const reply = replies[position] ?? '';
+    const filed = verdict.kind === 'junk' || verdict.kind === 'quarantine' || verdict.tagged;
+    metrics.recipient(verdict.kind === 'discard' ? 'discarded' : resultOf(reply, filed));
+    // Delivered, and the client has left before it could be told.
+    if (edits !== null && reply.startsWith('2') && position >= statuses.reached) duplicates += 1;
+  });
+  const fields = logFields(answered);
+  log.info(fields, 'message');
+  for (const error of report.errors) {
+    if (error instanceof UpstreamError) metrics.upstream.failed(error);
+    log.warn({ ...short(answered), err: error }, 'delivery to upstream failed');
+  }
+  if (duplicates > 0) {
+    metrics.possibleDuplicates(duplicates);
+    log.warn({ ...short(answered), recipients: duplicates }, 'recipients may get this message twice');
+  }
+}
+
+function short({ origin, message }: Answered): Record<string, unknown> {
+  const id = message.headers.first('Message-ID');
+  return {
+    daemon: 'lmtp-filter',
+    trace: origin.trace,
+    qid: origin.queueId,
+    msgid: shown(id?.value.trim() ?? null),
+  };
+}
+
+function subject({ forwarded, sender }: Transaction): Record<string, unknown> {
+  const { client, queueId } = forwarded;
+  return { daemon: 'lmtp-filter', qid: queueId, client: shown(client.address), from: shown(sender.path) };
+}

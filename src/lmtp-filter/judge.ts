@@ -1,0 +1,146 @@
+import { CheckRun, type OutcomeObserver } from '../checks/runner.ts';
+import { spamFinding } from '../checks/spam.ts';
+import type { AnyBoundCheck, CheckTools } from '../checks/check.ts';
+import type { Config } from '../config/config.ts';
+import type { Message } from '../mail/message.ts';
+import { decide } from '../verdict/decide.ts';
+import { messageEdits, type Edit } from '../verdict/edits.ts';
+import type { Outcome } from '../verdict/finding.ts';
+import { rulesFor, type Rules } from '../verdict/rules.ts';
+import type { Verdict } from '../verdict/verdict.ts';
+import type { MilterFacts, Origin } from './origin.ts';
+
+/** Checks of what the SMTP client was allowed to send. They need its address, and are the milter's where that judged the message. */
+const AUTHENTICATION: ReadonlySet<string> = new Set(['spf', 'dkim', 'dmarc']);
+const SPAM = 'spam';
+
+/** What is to be done for one recipient. */
+export interface Sentence {
+  readonly verdict: Verdict;
+  /** Changes to the header section of what is forwarded; the same array for recipients who get the same. null: nothing is forwarded. */
+  readonly edits: readonly Edit[] | null;
+}
+
+export interface JudgeTools {
+  readonly checks: CheckTools;
+  readonly observe: OutcomeObserver;
+}
+
+/** The facts about a message: those the milter has gathered, and what is missing gathered here. `signals`: the message is given up. */
+export async function gatherOutcomes(
+  message: Message,
+  origin: Origin,
+  config: Config,
+  tools: JudgeTools,
+  signals: readonly AbortSignal[],
+): Promise<readonly Outcome[]> {
+  const known = origin.milter === null ? [] : milterOutcomes(origin.milter);
+  const missing = config.checks.filter((check) => isMissing(check, known, origin, message));
+  const run = new CheckRun(missing, tools.checks, origin.direction, tools.observe);
+  const giveUp = (): void => run.abort();
+  for (const signal of signals) signal.addEventListener('abort', giveUp);
+  // The rule for an unavailable check says what becomes of a message whose checks took too long.
+  const overrun = setTimeout(() => run.expire(), config.file['lmtp-filter'].deadline);
+  try {
+    const { client, sender } = message.envelope;
+    const facts = { client, direction: origin.direction, sender };
+    run.startMail(facts);
+    run.startMessage({ ...facts, message });
+    if (signals.some((signal) => signal.aborted)) run.abort();
+    return inOrder([...known, ...(await run.settle())], config.checks);
+  } finally {
+    clearTimeout(overrun);
+    for (const signal of signals) signal.removeEventListener('abort', giveUp);
+  }
+}
+
+/** The milter's scan stands in for ours. What the milter could not find out about the content is tried again. */
+function milterOutcomes({ scan, outcomes }: MilterFacts): readonly Outcome[] {
+  const known = outcomes.filter(
+    ({ kind, check }) => AUTHENTICATION.has(check) || (kind === 'found' && (check !== SPAM || scan === null)),
+  );
+  if (scan === null) return known;
+  return [...known, { kind: 'found', check: SPAM, findings: [spamFinding(scan)], elapsed: 0 }];
+}
+
+function isMissing(
+  check: AnyBoundCheck,
+  known: readonly Outcome[],
+  origin: Origin,
+  message: Message,
+): boolean {
+  if (known.some((outcome) => outcome.check === check.name)) return false;
+  return (
+    !AUTHENTICATION.has(check.name) || (origin.milter === null && message.envelope.client.address !== '')
+  );
+}
+
+/** As the runner orders them: verdicts of equal severity are decided by the order of the check list. */
+function inOrder(outcomes: readonly Outcome[], checks: readonly AnyBoundCheck[]): readonly Outcome[] {
+  const place = new Map(checks.map((check, index) => [check.name, index]));
+  const of = ({ check }: Outcome): number => place.get(check) ?? checks.length;
+  return outcomes.toSorted((a, b) => of(a) - of(b));
+}
+
+/** One sentence for each recipient of the envelope. */
+export function sentences(
+  message: Message,
+  origin: Origin,
+  outcomes: readonly Outcome[],
+  config: Config,
+): readonly Sentence[] {
+  // Facts about single recipients make their verdicts their own; otherwise recipients with the same rules share one.
+  const personal = outcomes.some(
+    (outcome) =>
+      outcome.kind === 'found' && outcome.findings.some(({ recipient }) => recipient !== undefined),
+  );
+  const shared = new Map<Rules, Sentence>();
+  const edits = new Map<string, readonly Edit[]>();
+  return message.envelope.recipients.map(({ address }, index) => {
+    const rules = rulesFor(config.policy, address);
+    const known = personal ? undefined : shared.get(rules);
+    if (known !== undefined) return known;
+    const verdict = decide(outcomes, rules, index);
+    const made = editsFor(message, origin, outcomes, config, rules, verdict);
+    const text = JSON.stringify(made);
+    const same = edits.get(text);
+    if (same === undefined && made !== null) edits.set(text, made);
+    const sentence = { verdict, edits: same ?? made };
+    shared.set(rules, sentence);
+    return sentence;
+  });
+}
+
+function editsFor(
+  { headers }: Message,
+  { trace }: Origin,
+  outcomes: readonly Outcome[],
+  { authservId, file }: Config,
+  rules: Rules,
+  verdict: Verdict,
+): readonly Edit[] | null {
+  switch (verdict.kind) {
+    case 'defer':
+    case 'reject':
+    case 'discard':
+      return null;
+    case 'accept':
+    case 'junk':
+    case 'quarantine': {
+      // There is no quarantine to put it in. Mail must not be lost for that, and must not look like any other either: it is delivered
+      // with every mark spam has, and `X-Postern-Verdict: quarantine` for Sieve to file it by.
+      const marked = verdict.kind === 'quarantine' ? { ...verdict, tagged: true } : verdict;
+      const { hostname } = file.site;
+      return messageEdits({
+        headers,
+        outcomes,
+        verdict: marked,
+        rules,
+        authservId,
+        hostname,
+        trace,
+        daemon: 'lmtp-filter',
+      });
+    }
+  }
+}

@@ -1,0 +1,125 @@
+import type { Direction } from '../mail/envelope.ts';
+import { sessionKey } from '../mail/envelope.ts';
+import { unfold, type HeaderList } from '../mail/header.ts';
+import type { SpamScan } from '../mail/spam-scan.ts';
+import { pathText, type ReversePath } from '../mail/address.ts';
+import type { Config } from '../config/config.ts';
+import type { Store, TraceId } from '../ports/store.ts';
+import type { Log } from '../runtime/telemetry.ts';
+import { newTraceId } from '../runtime/trace-id.ts';
+import type { Outcome } from '../verdict/finding.ts';
+import { judgedByMilter } from '../verdict/edits.ts';
+import { lastHop } from './received.ts';
+import type { Forwarded } from './xforward.ts';
+
+/** The longest the store may take; then the message goes by a trace of its own, and is judged here. */
+export const STORE_DEADLINE_MS = 1000;
+
+/** What the milter found out about the same message. */
+export interface MilterFacts {
+  readonly scan: SpamScan | null;
+  readonly outcomes: readonly Outcome[];
+}
+
+/** Where a message comes from, and what is known of it already. */
+export interface Origin {
+  readonly trace: TraceId;
+  readonly queueId: string | null;
+  readonly direction: Direction;
+  /** null: it did not judge this message, or that can't be known. */
+  readonly milter: MilterFacts | null;
+}
+
+export interface OriginInput {
+  readonly headers: HeaderList;
+  readonly forwarded: Forwarded;
+  readonly sender: ReversePath;
+  readonly config: Config;
+  readonly store: Store;
+  readonly log: Log;
+}
+
+/**
+ * A trace field counts when it stands above the topmost Received, where a client can't write, and when the store knows it together
+ * with this queue id. Everything else in the message may be a forger's.
+ */
+export async function originOf(input: OriginInput): Promise<Origin> {
+  const { headers, forwarded, store, log } = input;
+  const hop = lastHop(headers, forwarded.queueId);
+  const { queueId } = hop;
+  const claimed = traceOnTop(headers);
+  if (claimed !== null && queueId !== null) {
+    const known = await withinDeadline(
+      Promise.all([
+        store.keptScan(claimed, queueId),
+        store.history({ trace: claimed, queueId, daemon: 'milter', limit: 1 }),
+      ]),
+    ).catch((error: unknown) => {
+      log.warn(
+        { daemon: 'lmtp-filter', trace: claimed, qid: queueId, err: error },
+        'what the milter found could not be read',
+      );
+      return null;
+    });
+    const [scan, [decision]] = known ?? [null, []];
+    if (scan !== null || decision !== undefined) {
+      return {
+        trace: claimed,
+        queueId,
+        direction: decision?.direction ?? directionOf(input, hop.authenticated),
+        milter: { scan, outcomes: decision?.outcomes ?? [] },
+      };
+    }
+  }
+  return {
+    trace: await joinTrace(input, queueId),
+    queueId,
+    direction: directionOf(input, hop.authenticated),
+    milter: null,
+  };
+}
+
+/** Mail is outgoing, and not judged as mail from outside, when it is our users': sent here, from an own network, or by a login. */
+function directionOf({ forwarded, config }: OriginInput, authenticated: boolean): Direction {
+  const { client, source, queueId } = forwarded;
+  if (source === 'local' || config.file.site.own_networks.has(client.address)) return 'out';
+  // Without the queue id that XFORWARD gives, the field could be a client's.
+  return authenticated && queueId !== null ? 'out' : 'in';
+}
+
+function traceOnTop(headers: HeaderList): TraceId | null {
+  const field = headers.first('X-Postern-Trace');
+  const trace = field === undefined ? '' : unfold(field.value);
+  return /^[a-z2-7]{16}$/.test(trace) && judgedByMilter(headers, trace) ? trace : null;
+}
+
+/** Mail does not stop for the record. */
+async function joinTrace(
+  { forwarded, sender, store, log }: OriginInput,
+  queueId: string | null,
+): Promise<TraceId> {
+  const fresh = newTraceId();
+  const keys = { session: sessionKey(forwarded.client), sender: pathText(sender), instance: null, queueId };
+  try {
+    return await withinDeadline(store.joinTrace(keys, fresh));
+  } catch (error) {
+    log.warn(
+      { daemon: 'lmtp-filter', trace: fresh, qid: queueId, err: error },
+      'trace could not be joined in the store',
+    );
+    return fresh;
+  }
+}
+
+async function withinDeadline<T>(work: Promise<T>): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => late.reject(new Error(`the store did not answer within ${STORE_DEADLINE_MS} ms`)),
+    STORE_DEADLINE_MS,
+  );
+  try {
+    return await Promise.race([work, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,261 @@
+import { connect, type Socket } from 'node:net';
+
+import type { SocketAddress } from '../config/values.ts';
+import { ReplyDecoder, ReplyError, type UpstreamReply } from './reply-decoder.ts';
+
+export type UpstreamFailure =
+  /** No connection could be had. */
+  | 'connect'
+  /** The connection ended. */
+  | 'lost'
+  | 'timeout'
+  /** What came is not what LMTP has there. */
+  | 'protocol';
+
+/** The LMTP server is not there, went away, was silent for too long, or answered what can't be trusted. */
+export class UpstreamError extends Error {
+  readonly failure: UpstreamFailure;
+
+  constructor(failure: UpstreamFailure, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'UpstreamError';
+    this.failure = failure;
+  }
+}
+
+export interface UpstreamOptions {
+  readonly address: SocketAddress;
+  /** The longest that one reply, or room for more octets to send, may take; milliseconds. */
+  readonly timeoutMs: number;
+  /** Our name in LHLO. */
+  readonly hostname: string;
+}
+
+/** How long a connection that was told QUIT may stay. */
+const QUIT_MS = 5000;
+
+interface Waiting {
+  readonly resolve: (reply: UpstreamReply) => void;
+  readonly reject: (error: UpstreamError) => void;
+}
+
+/**
+ * One connection to Dovecot's LMTP. It ends at the first thing that is not as it should be, and is not usable from then on: whatever
+ * is awaited is rejected, and nothing of it is taken for an answer.
+ */
+export class UpstreamConnection {
+  readonly #socket: Socket;
+  readonly #decoder = new ReplyDecoder();
+  readonly #waiting: Waiting[] = [];
+  #patience: number;
+  #timer: NodeJS.Timeout | null = null;
+  #failed: UpstreamError | null = null;
+  #drained: PromiseWithResolvers<void> | null = null;
+  #capabilities: ReadonlySet<string> = new Set();
+  #onEnd: () => void = () => {};
+
+  private constructor(socket: Socket, timeoutMs: number) {
+    this.#socket = socket;
+    this.#patience = timeoutMs;
+    socket.setNoDelay(true);
+    socket.on('data', (piece) => this.#receive(piece));
+    socket.on('drain', () => this.#drained?.resolve());
+    socket.on('error', (error) =>
+      this.#fail(new UpstreamError('lost', `connection lost: ${error.message}`, { cause: error })),
+    );
+    socket.on('end', () => this.#fail(new UpstreamError('lost', 'connection closed')));
+    socket.on('close', () => this.#fail(new UpstreamError('lost', 'connection closed')));
+  }
+
+  /** Connects, takes the greeting and introduces itself. `signal` ends that, and nothing later. @throws {UpstreamError} */
+  static async open(options: UpstreamOptions, signal: AbortSignal): Promise<UpstreamConnection> {
+    const socket = await connected(options, signal);
+    const connection = new UpstreamConnection(socket, options.timeoutMs);
+    const giveUp = (): void => connection.destroy();
+    signal.addEventListener('abort', giveUp);
+    try {
+      const greeting = await connection.expect();
+      if (greeting.code !== 220) throw unwilling('greeting', greeting);
+      const lhlo = await connection.command(`LHLO ${options.hostname}`);
+      if (lhlo.code !== 250) throw unwilling('LHLO', lhlo);
+      // The first line is the server's name. RFC 5321 §4.1.1.1; keywords in any case, §2.4.
+      connection.#capabilities = new Set(
+        lhlo.lines.slice(1).map((line) => (line.split(' ')[0] ?? '').toUpperCase()),
+      );
+      return connection;
+    } catch (error) {
+      connection.destroy();
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', giveUp);
+    }
+  }
+
+  /** Keywords of the reply to LHLO, in upper case. */
+  get capabilities(): ReadonlySet<string> {
+    return this.#capabilities;
+  }
+
+  get usable(): boolean {
+    return this.#failed === null;
+  }
+
+  /** What is to happen when it is not usable any more; at once when that is so already. */
+  onEnd(listener: () => void): void {
+    this.#onEnd = listener;
+    if (this.#failed !== null) listener();
+  }
+
+  /** How long to wait from now on; milliseconds. */
+  setPatience(ms: number): void {
+    this.#patience = ms;
+  }
+
+  /** Lines written until `uncork` leave in one segment. */
+  cork(): void {
+    this.#socket.cork();
+  }
+
+  uncork(): void {
+    this.#socket.uncork();
+  }
+
+  /** Sends a command (without CRLF); the reply. @throws {UpstreamError} */
+  command(line: string): Promise<UpstreamReply> {
+    const reply = this.expect();
+    if (this.#failed === null) this.#socket.write(`${line}\r\n`, 'latin1');
+    return reply;
+  }
+
+  /** The next reply, for what was sent before. @throws {UpstreamError} */
+  expect(): Promise<UpstreamReply> {
+    const { promise, resolve, reject } = Promise.withResolvers<UpstreamReply>();
+    if (this.#failed !== null) {
+      reject(this.#failed);
+      return promise;
+    }
+    this.#waiting.push({ resolve, reject });
+    if (this.#waiting.length === 1) this.#arm();
+    return promise;
+  }
+
+  /**
+   * Sends octets of a message. A promise is to be awaited before the next: what is held by `cork` goes then, and more is held
+   * afterwards. @throws {UpstreamError}
+   */
+  send(octets: Uint8Array): Promise<void> | undefined {
+    if (this.#failed !== null) throw this.#failed;
+    if (this.#socket.write(octets)) return undefined;
+    return this.#drain();
+  }
+
+  /** Sends the end of a message; how fast that goes, the reply tells. @throws {UpstreamError} */
+  sendLast(text: string): void {
+    if (this.#failed !== null) throw this.#failed;
+    this.#socket.write(text, 'latin1');
+  }
+
+  /** Ends it at once. A message that is half sent is not taken by the other side, for want of its dot. */
+  destroy(): void {
+    this.#fail(new UpstreamError('lost', 'connection given up'));
+  }
+
+  /** Ends it in the protocol's words; the answer is not waited for. */
+  quit(): void {
+    if (this.#failed !== null) return;
+    this.#socket.end('QUIT\r\n');
+    this.#settle(new UpstreamError('lost', 'connection ended'));
+    // The other side ends it as well; one that doesn't shall not keep it open.
+    this.#socket.setTimeout(QUIT_MS, () => this.#socket.destroy());
+  }
+
+  async #drain(): Promise<void> {
+    const corked = this.#socket.writableCorked > 0;
+    if (corked) this.#socket.uncork();
+    if (this.#socket.writableNeedDrain) {
+      this.#drained = Promise.withResolvers<void>();
+      this.#arm();
+      try {
+        await this.#drained.promise;
+      } finally {
+        this.#drained = null;
+        this.#arm();
+      }
+    }
+    if (corked) this.#socket.cork();
+  }
+
+  #receive(piece: Buffer): void {
+    if (this.#failed !== null) return;
+    try {
+      for (const reply of this.#decoder.push(piece)) {
+        const waiting = this.#waiting.shift();
+        if (waiting === undefined) {
+          this.#fail(new UpstreamError('protocol', `a reply that nobody asked for: ${reply.code}`));
+          return;
+        }
+        waiting.resolve(reply);
+      }
+      this.#arm();
+    } catch (error) {
+      if (!(error instanceof ReplyError)) throw error;
+      this.#fail(new UpstreamError('protocol', error.message, { cause: error }));
+    }
+  }
+
+  /** The clock runs while a reply or room to send is awaited, and starts anew with each. */
+  #arm(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    if (this.#failed !== null || (this.#waiting.length === 0 && this.#drained === null)) return;
+    this.#timer = setTimeout(() => {
+      this.#fail(new UpstreamError('timeout', `nothing within ${this.#patience} ms`));
+    }, this.#patience);
+  }
+
+  #fail(error: UpstreamError): void {
+    if (this.#failed !== null) return;
+    this.#socket.destroy();
+    this.#settle(error);
+  }
+
+  #settle(error: UpstreamError): void {
+    this.#failed = error;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#drained?.reject(error);
+    for (const waiting of this.#waiting.splice(0)) waiting.reject(error);
+    this.#onEnd();
+  }
+}
+
+function unwilling(step: string, reply: UpstreamReply): UpstreamError {
+  return new UpstreamError('protocol', `${step} answered with ${reply.code} ${reply.lines[0] ?? ''}`);
+}
+
+function connected({ address, timeoutMs }: UpstreamOptions, signal: AbortSignal): Promise<Socket> {
+  const target =
+    address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port };
+  const socket = connect(target);
+  return new Promise((resolve, reject) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', giveUp);
+    };
+    const fail = (error: Error): void => {
+      done();
+      socket.destroy();
+      reject(new UpstreamError('connect', error.message, { cause: error }));
+    };
+    const giveUp = (): void => fail(new Error('given up'));
+    const timer = setTimeout(() => fail(new Error(`no connection within ${timeoutMs} ms`)), timeoutMs);
+    signal.addEventListener('abort', giveUp);
+    socket.on('error', fail); // stays when it failed: a second error must have a listener too
+    socket.once('connect', () => {
+      done();
+      socket.off('error', fail);
+      resolve(socket);
+    });
+    if (signal.aborted) giveUp();
+  });
+}

@@ -1,0 +1,167 @@
+import { UpstreamConnection, UpstreamError, type UpstreamOptions } from './upstream-connection.ts';
+import type { UpstreamReply } from './reply-decoder.ts';
+
+/** Dovecot closes at 5 minutes; a connection it is about to close is no good. */
+export const IDLE_LIMIT_MS = 240_000;
+/** Each idle connection holds a process of Dovecot's; 20 is Postfix's own limit of parallel deliveries to one destination. */
+export const IDLE_CONNECTIONS = 20;
+
+export interface UpstreamObserver {
+  connected(): void;
+  failed(error: UpstreamError): void;
+  /** How many are open. */
+  open(count: number): void;
+}
+
+/** An upstream transaction that MAIL was sent for. */
+export interface Begun {
+  readonly connection: UpstreamConnection;
+  /** The answer to MAIL. */
+  readonly reply: UpstreamReply;
+}
+
+interface Idle {
+  readonly connection: UpstreamConnection;
+  readonly timer: NodeJS.Timeout;
+}
+
+/** Connections to one LMTP server, used one transaction after the other. */
+export class UpstreamPool {
+  readonly #options: UpstreamOptions;
+  readonly #observe: UpstreamObserver;
+  /** The last one was used last: the ones not needed grow old at the front. */
+  readonly #idle: Idle[] = [];
+  readonly #open = new Set<UpstreamConnection>();
+  #capabilities: ReadonlySet<string> | null = null;
+  readonly #abort = new AbortController();
+  #closed = false;
+
+  constructor(options: UpstreamOptions, observe: UpstreamObserver) {
+    this.#options = options;
+    this.#observe = observe;
+  }
+
+  get options(): UpstreamOptions {
+    return this.#options;
+  }
+
+  /**
+   * What the server announced when it was last connected to; asks it when that is not known yet. null: it can't be reached.
+   */
+  async capabilities(): Promise<ReadonlySet<string> | null> {
+    if (this.#capabilities !== null) return this.#capabilities;
+    try {
+      this.release(await this.#connect());
+    } catch (error) {
+      if (!(error instanceof UpstreamError)) throw error;
+      this.#observe.failed(error);
+    }
+    return this.#capabilities;
+  }
+
+  /**
+   * Sends MAIL on a connection that is free, or on a new one. A connection that the server closed while it was idle costs nothing:
+   * MAIL does no harm when it is sent twice.
+   *
+   * @throws {UpstreamError}
+   */
+  async begin(mail: (capabilities: ReadonlySet<string>) => string): Promise<Begun> {
+    for (let free = this.#take(); free !== null; free = this.#take()) {
+      try {
+        return await again(free, mail(free.capabilities));
+      } catch (error) {
+        free.destroy();
+        // One that hangs makes others likely to hang, each for as long.
+        if (!(error instanceof UpstreamError) || error.failure === 'timeout') throw error;
+      }
+    }
+    const connection = await this.#connect();
+    try {
+      return { connection, reply: await connection.command(mail(connection.capabilities)) };
+    } catch (error) {
+      connection.destroy();
+      throw error;
+    }
+  }
+
+  /** Gives a connection back whose transaction is over. */
+  release(connection: UpstreamConnection): void {
+    if (!connection.usable) return;
+    connection.setPatience(this.#options.timeoutMs);
+    if (this.#closed || this.#idle.length >= IDLE_CONNECTIONS) {
+      connection.quit();
+      return;
+    }
+    const timer = setTimeout(() => connection.quit(), IDLE_LIMIT_MS);
+    timer.unref();
+    this.#idle.push({ connection, timer });
+  }
+
+  /** Gives a connection back in the middle of a transaction, which is called off. */
+  async reset(connection: UpstreamConnection): Promise<void> {
+    try {
+      const reply = await connection.command('RSET');
+      if (reply.code === 250) this.release(connection);
+      else connection.destroy();
+    } catch (error) {
+      if (!(error instanceof UpstreamError)) throw error; // it is gone: there is no transaction any more
+    }
+  }
+
+  /** Ends what is idle now, and what is given back from now on. */
+  close(): void {
+    this.#closed = true;
+    for (const { connection, timer } of this.#idle.splice(0)) {
+      clearTimeout(timer);
+      connection.quit();
+    }
+  }
+
+  /** Ends all of them at once; a message that is half sent is not taken by the server. */
+  abort(): void {
+    this.#closed = true;
+    this.#abort.abort();
+    for (const connection of this.#open) connection.destroy();
+  }
+
+  #take(): UpstreamConnection | null {
+    const idle = this.#idle.pop();
+    if (idle === undefined) return null;
+    clearTimeout(idle.timer);
+    return idle.connection;
+  }
+
+  async #connect(): Promise<UpstreamConnection> {
+    const connection = await UpstreamConnection.open(this.#options, this.#abort.signal);
+    this.#capabilities = connection.capabilities;
+    this.#open.add(connection);
+    this.#observe.connected();
+    this.#observe.open(this.#open.size);
+    connection.onEnd(() => this.#ended(connection));
+    return connection;
+  }
+
+  #ended(connection: UpstreamConnection): void {
+    this.#open.delete(connection);
+    this.#observe.open(this.#open.size);
+    const index = this.#idle.findIndex((idle) => idle.connection === connection);
+    if (index === -1) return;
+    clearTimeout(this.#idle[index]?.timer);
+    this.#idle.splice(index, 1);
+  }
+}
+
+/** RSET and MAIL on a connection that was used before, in one segment where the server takes that. RFC 2920 §3.1. */
+async function again(connection: UpstreamConnection, mail: string): Promise<Begun> {
+  if (!connection.capabilities.has('PIPELINING')) {
+    const reset = await connection.command('RSET');
+    if (reset.code !== 250) throw new UpstreamError('protocol', `RSET answered with ${reset.code}`);
+    return { connection, reply: await connection.command(mail) };
+  }
+  connection.cork();
+  const replies = Promise.all([connection.command('RSET'), connection.command(mail)]);
+  connection.uncork();
+  const [reset, reply] = await replies;
+  if (reset.code !== 250) throw new UpstreamError('protocol', `RSET answered with ${reset.code}`);
+  return { connection, reply };
+}

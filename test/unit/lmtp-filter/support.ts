@@ -1,0 +1,217 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { pino } from 'pino';
+import { Registry } from 'prom-client';
+
+import { messageCheck, type CheckDefinition, type CheckTools, type MessageFacts } from '../../../src/checks/check.ts';
+import type { Config } from '../../../src/config/config.ts';
+import { loadConfig } from '../../../src/config/load.ts';
+import { lmtpFilter, type LmtpFilterTools } from '../../../src/lmtp-filter/daemon.ts';
+import type { Decision, HistoryFilter, Store, TraceKeys } from '../../../src/ports/store.ts';
+import type { SpamScan } from '../../../src/mail/spam-scan.ts';
+import type { Daemon } from '../../../src/runtime/daemon.ts';
+import { openListener, type Listener } from '../../../src/runtime/listener.ts';
+import type { Finding } from '../../../src/verdict/finding.ts';
+import { FakeDovecot } from '../../support/players/fake-dovecot.ts';
+import { LmtpTalk } from '../../support/players/lmtp-talk.ts';
+
+export const HOST = 'mx.olimpus.example';
+
+/** A message as Postfix sends it, with Postfix's own Received on top. */
+export function letter(changes: { readonly top?: string; readonly fields?: string; readonly body?: string } = {}): string {
+  return (
+    `${changes.top ?? ''}Received: from odin.valhalla.local (odin.valhalla.local [192.0.2.20])\r\n` +
+    '\tby delphos.olimpus.local (Postfix) with ESMTP id 8180B24C465\r\n' +
+    '\tfor <zeus@olimpus.local>; Sat, 21 Nov 2026 08:13:00 +0000 (UTC)\r\n' +
+    `From: thor@valhalla.local\r\nSubject: one\r\n${changes.fields ?? ''}\r\n${changes.body ?? 'Hello from the lab.\r\n'}`
+  );
+}
+
+export interface StubCheck {
+  readonly definition: CheckDefinition;
+  readonly asked: MessageFacts[];
+  run: (facts: MessageFacts, signal: AbortSignal) => Promise<readonly Finding[]>;
+}
+
+/** A check of the message by that name, which finds what the test says. */
+export function stubCheck(name: string, codes: readonly string[], findings: readonly Finding[] = []): StubCheck {
+  const asked: MessageFacts[] = [];
+  const stub: StubCheck = {
+    asked,
+    run: () => Promise.resolve(findings),
+    definition: messageCheck({
+      name,
+      stage: 'message',
+      summary: `${name} for tests.`,
+      directions: ['in'],
+      needs: [],
+      codes: Object.fromEntries(codes.map((code) => [code, { meaning: code, action: 'ignore' }])),
+      unavailable: 'defer',
+      deadline: '5s',
+      options: {},
+      run: ({ facts, signal }) => {
+        asked.push(facts);
+        return stub.run(facts, signal);
+      },
+    }),
+  };
+  return stub;
+}
+
+export const SCAN: SpamScan = { score: 7, required: 5, rules: ['BAYES_99'], fields: [] };
+
+export function spamStub(score: number | null = null): StubCheck {
+  const findings: Finding[] =
+    score === null ? [] : [{ code: 'spam.scored', detail: 'stub', score, scan: { ...SCAN, score } }];
+  return stubCheck('spam', ['spam.scored', 'spam.too-large'], findings);
+}
+
+export async function configOf(toml: string, checks: readonly StubCheck[]): Promise<Config> {
+  const folder = await mkdtemp(join(tmpdir(), 'lmtp-test-'));
+  try {
+    const path = join(folder, 'postern.toml');
+    await writeFile(path, toml);
+    const result = await loadConfig(path, checks.map(({ definition }) => definition));
+    if (!result.ok) throw new Error(JSON.stringify(result.problems));
+    // The state folder must outlive this function, and spool files have no names.
+    return { ...result.config, file: { ...result.config.file, state: { ...result.config.file.state, folder: tmpdir() } } };
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+export interface TestStore extends Store {
+  readonly decisions: Decision[];
+  readonly joined: TraceKeys[];
+  readonly scans: Map<string, SpamScan>;
+  past: (filter: HistoryFilter) => readonly Decision[];
+  joinTrace: Store['joinTrace'];
+  keptScan: Store['keptScan'];
+}
+
+export function testStore(): TestStore {
+  const decisions: Decision[] = [];
+  const joined: TraceKeys[] = [];
+  const scans = new Map<string, SpamScan>();
+  const unused = (): Promise<never> => Promise.reject(new Error('lmtp-filter has no business with this'));
+  const store: TestStore = {
+    decisions,
+    joined,
+    scans,
+    past: () => [],
+    openTrace: unused,
+    joinTrace(keys, fresh) {
+      joined.push(keys);
+      return Promise.resolve(fresh);
+    },
+    keepScan: unused,
+    keptScan: (trace, queueId) => Promise.resolve(scans.get(`${trace} ${queueId}`) ?? null),
+    record: (decision) => void decisions.push(decision),
+    flush: () => Promise.resolve(),
+    history: (filter) => Promise.resolve(store.past(filter)),
+    expire: unused,
+  };
+  return store;
+}
+
+export interface LogLine {
+  readonly level: string;
+  readonly msg: string;
+  readonly [field: string]: unknown;
+}
+
+export interface TestTools extends LmtpFilterTools {
+  readonly store: TestStore;
+  readonly lines: LogLine[];
+}
+
+export function testTools(): TestTools {
+  const lines: LogLine[] = [];
+  const unused = (): never => {
+    throw new Error('lmtp-filter asks the world through its checks');
+  };
+  const checks: CheckTools = {
+    clock: { now: () => Date.now(), elapsed: () => performance.now() },
+    resolver: { query: unused },
+    mailAuth: { spf: unused, dkim: unused, dmarc: unused },
+    scanner: null,
+    hostname: HOST,
+  };
+  const log = pino(
+    { level: 'debug', formatters: { level: (label) => ({ level: label }) } },
+    { write: (line: string) => void lines.push(JSON.parse(line) as LogLine) },
+  );
+  return { log, registry: new Registry(), store: testStore(), checks, lines };
+}
+
+export interface Running extends AsyncDisposable {
+  readonly daemon: Daemon<Config>;
+  readonly listener: Listener;
+  readonly target: { readonly port: number };
+  readonly tools: TestTools;
+  readonly dovecot: FakeDovecot;
+  readonly config: Config;
+  /** A client that has said LHLO. */
+  client(): Promise<LmtpTalk>;
+  /** Keys of `lmtp-filter` that differ from those the daemon began with. */
+  configure(toml: string): Promise<Config>;
+}
+
+export interface RunOptions {
+  /** Keys of the lmtp-filter table. */
+  readonly keys?: string;
+  /** Tables behind it. */
+  readonly toml?: string;
+  readonly checks?: readonly StubCheck[];
+  readonly dovecot?: FakeDovecot;
+}
+
+/** The daemon on a port of its own, with Dovecot behind it. */
+export async function startFilter(options: RunOptions = {}): Promise<Running> {
+  const dovecot = options.dovecot ?? (await FakeDovecot.open());
+  const checks = options.checks ?? [];
+  const configure = (keys: string): Promise<Config> =>
+    configOf(
+      `[site]\nhostname = "${HOST}"\n[lmtp-filter]\nupstream = "127.0.0.1:${dovecot.port}"\n${keys}\n${options.toml ?? ''}`,
+      checks,
+    );
+  const config = await configure(options.keys ?? '');
+  const tools = testTools();
+  const listener = await openListener({
+    address: { kind: 'tcp', host: '127.0.0.1', port: 0 },
+    mode: 0o600,
+    group: null,
+    maxConnections: config.file['lmtp-filter'].max_connections,
+  });
+  const daemon = lmtpFilter(listener, config, tools);
+  const target = { port: listener.port ?? 0 };
+  return {
+    daemon,
+    listener,
+    target,
+    tools,
+    dovecot,
+    config,
+    client: () => LmtpTalk.introduced(target),
+    configure,
+    async [Symbol.asyncDispose]() {
+      await listener[Symbol.asyncDispose]();
+      await dovecot[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** Value of one series; undefined when there is none. */
+export async function metric(
+  registry: Registry,
+  name: string,
+  labels: Readonly<Record<string, string>> = {},
+): Promise<number | undefined> {
+  const found = await registry.getSingleMetric(name)?.get();
+  const wanted = Object.entries(labels);
+  return found?.values.find((series) =>
+    wanted.every(([label, value]) => (series.labels as Record<string, unknown>)[label] === value),
+  )?.value;
+}
