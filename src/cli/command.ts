@@ -1,0 +1,76 @@
+import { readFile } from 'node:fs/promises';
+
+import { EXIT, parseRun, UsageError } from './arguments.ts';
+import { helpText } from './help.ts';
+
+/** The `postern` command. Each sub-command is loaded when it is asked for, so that --help does not wait for the others. */
+export async function command(args: readonly string[]): Promise<number> {
+  const [word = '', ...rest] = args;
+  try {
+    if (asksHelp(word, rest)) return printHelp(word, rest);
+    switch (word) {
+      case '--version':
+      case '-V':
+      case 'version':
+        process.stdout.write(`postern ${await version()}\n`);
+        return EXIT.ok;
+      case 'run': {
+        const parsed = await parseRun(rest);
+        const { run } = await import('./run.ts');
+        return await run(parsed);
+      }
+      case 'check': {
+        const { check } = await import('./check.ts');
+        return await check(rest);
+      }
+      case 'wire': {
+        const { wire } = await import('./wire.ts');
+        return await wire(rest);
+      }
+      case 'history': {
+        const { history } = await import('./history.ts');
+        return await history(rest);
+      }
+      case '':
+        throw new UsageError('which command? There are run, check, wire and history');
+      default:
+        throw new UsageError(
+          word.startsWith('-') ? `unknown option ${word}` : `there is no command "${word}"`,
+        );
+    }
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    const help = error.command === '' ? 'postern --help' : `postern ${error.command} --help`;
+    process.stderr.write(`postern: ${error.message}\nSee: ${help}\n`);
+    return EXIT.usage;
+  }
+}
+
+const HELP_WORDS = new Set(['--help', '-h', 'help']);
+
+function asksHelp(word: string, rest: readonly string[]): boolean {
+  if (HELP_WORDS.has(word)) return true;
+  return (
+    helpText(command) !== undefined &&
+    command !== '' &&
+    rest.some((option) => option === '--help' || option === '-h')
+  );
+}
+
+function printHelp(word: string, rest: readonly string[]): number {
+  const [topic = ''] = HELP_WORDS.has(word) ? rest : [word];
+  const text = helpText(topic);
+  if (text === undefined) throw new UsageError(`there is no help about "${topic}"`);
+  process.stdout.write(text);
+  return EXIT.ok;
+}
+
+async function version(): Promise<string> {
+  // The same distance from src/cli and from dist/cli.
+  const manifest: unknown = JSON.parse(
+    await readFile(new URL('../../package.json', import.meta.url), 'utf8'),
+  );
+  if (typeof manifest === 'object' && manifest !== null && 'version' in manifest)
+    return String(manifest.version);
+  return 'unknown';
+}

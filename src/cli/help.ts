@@ -1,0 +1,48 @@
+const OVERVIEW = `Postern: policy server, milter and LMTP filter for Postfix and Dovecot.
+
+Usage: postern COMMAND [ARGUMENTS]
+
+  run      run the daemons
+  check    check the configuration and say what it sets up
+  wire     print the lines that Postfix or Dovecot needs
+  history  look up what was decided about messages, and why
+
+  postern COMMAND --help   more about one command
+  postern --version        the version
+
+The configuration is the file of --config; without it postern.toml in the current folder, else
+/etc/postern/postern.toml, else the built-in defaults.
+`;
+
+const RUN = `Usage: postern run [policyd] [milter] [lmtp-filter] [--config FILE] [--admin ADDRESS|none]
+
+Runs the named daemons in one process, or all three. The log goes to standard output.
+
+  --config FILE    configuration file
+  --admin ADDRESS  where metrics and health are served, in place of the configuration's [admin] listen:
+                   host:port, unix:/path, or none
+
+SIGHUP reads the configuration again; SIGTERM and SIGINT stop at safe points.
+Exit status: 0 stopped, 64 wrong use, 78 configuration not usable, 1 anything else.
+`;
+
+const CHECK = `Usage: postern check [--config FILE]
+
+Reads the configuration with the keys it names. Prints every mistake with file, line and column, or a summary of
+what it sets up. Opens no socket and changes nothing.
+
+Exit status: 0 usable, 78 not usable, 64 wrong use.
+`;
+
+const WIRE = `Usage: postern wire postfix|dovecot [--config FILE]
+
+Prints the lines that connect Postfix (main.cf and master.cf) or Dovecot 2.3 with the daemons of this configuration.
+Changes nothing.
+`;
+
+const HELP: Readonly<Record<string, string>> = { '': OVERVIEW, run: RUN, check: CHECK, wire: WIRE };
+
+/** The help of a command; undefined when it has its own. */
+export function helpText(command: string): string | undefined {
+  return HELP[command];
+}

@@ -1,0 +1,48 @@
+import { isDeepStrictEqual } from 'node:util';
+
+import type { Config } from '../config/config.ts';
+import type { DaemonName } from './arguments.ts';
+
+/** What was settled when the process started: sockets, the state folder, the resolver. */
+interface Settled {
+  readonly config: Config;
+  /** Keys whose new value waits for the next start. */
+  readonly waiting: readonly string[];
+}
+
+const SOCKET_KEYS = ['listen', 'mode', 'group', 'max_connections'] as const;
+
+/**
+ * The new configuration as this process can use it: what can only change with a restart keeps its old value, so that no part of the
+ * process sees a state folder or an address that another part does not use.
+ */
+export function settle(running: Config, next: Config, daemons: readonly DaemonName[]): Settled {
+  const waiting: string[] = [];
+  const keep = <T extends object>(
+    table: string,
+    keys: readonly (keyof T & string)[],
+    before: T,
+    after: T,
+  ): T => {
+    const kept = { ...after };
+    for (const key of keys) {
+      if (isDeepStrictEqual(before[key], after[key])) continue;
+      waiting.push(`${table}.${key}`);
+      kept[key] = before[key];
+    }
+    return Object.freeze(kept);
+  };
+  const [was, is] = [running.file, next.file];
+  const socket = <N extends DaemonName>(name: N): Config['file'][N] =>
+    daemons.includes(name) ? keep(name, SOCKET_KEYS, was[name], is[name]) : is[name];
+  const file = Object.freeze({
+    ...is,
+    state: keep('state', ['folder'], was.state, is.state),
+    policyd: socket('policyd'),
+    milter: socket('milter'),
+    'lmtp-filter': socket('lmtp-filter'),
+    admin: keep('admin', ['listen', 'mode', 'group'], was.admin, is.admin),
+    dns: keep('dns', ['servers', 'timeout', 'cache_entries'], was.dns, is.dns),
+  });
+  return { config: Object.freeze({ ...next, file }), waiting };
+}

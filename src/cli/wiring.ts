@@ -1,0 +1,256 @@
+import { performance } from 'node:perf_hooks';
+
+import { Registry } from 'prom-client';
+
+import { createResolver, systemServers } from '../adapters/dns.ts';
+import { createMailAuth } from '../adapters/mail-auth.ts';
+import { openSqliteStore } from '../adapters/store-sqlite.ts';
+import type { CheckTools } from '../checks/check.ts';
+import type { Config } from '../config/config.ts';
+import { formatProblem } from '../config/errors.ts';
+import type { LoadResult } from '../config/load.ts';
+import { formatSocketAddress, type SocketAddress } from '../config/values.ts';
+import type { Clock } from '../ports/clock.ts';
+import type { Store } from '../ports/store.ts';
+import { serveAdmin, type Readiness } from '../runtime/admin.ts';
+import type { Daemon } from '../runtime/daemon.ts';
+import { openListener, type Listener } from '../runtime/listener.ts';
+import { counter, processMetrics, reloadMetrics, type ReloadMetrics } from '../runtime/metrics.ts';
+import type { Log, Telemetry } from '../runtime/telemetry.ts';
+import type { DaemonName } from './arguments.ts';
+import { reportUpstream } from './upstream-probe.ts';
+import { settle } from './restart.ts';
+import { SpamdWatch } from './spamd-watch.ts';
+
+/** One process with its daemons, from open sockets to closed ones. */
+export interface Site extends AsyncDisposable {
+  /** Takes over a configuration that was read again; a bad one is reported, and the one in use stays. */
+  reload(result: LoadResult): void;
+  /** Lets all daemons end what they have under way; when `signal` aborts, they cut it off. */
+  stop(signal: AbortSignal): Promise<void>;
+}
+
+export interface SiteOptions {
+  readonly config: Config;
+  readonly daemons: readonly DaemonName[];
+  /** In place of the configuration's address; `none`: no admin listener. */
+  readonly admin: SocketAddress | 'none' | null;
+  readonly log: Log;
+  readonly version: string;
+}
+
+interface DaemonTools extends Telemetry {
+  readonly store: Store;
+  readonly checks: CheckTools;
+}
+
+type StartDaemon = (
+  listener: Listener,
+  config: Config,
+  tools: DaemonTools,
+) => Daemon<Config> | Promise<Daemon<Config>>;
+
+/** Loaded one by one: a process that runs only policyd does without the code of the others. */
+const DAEMONS: Readonly<Record<DaemonName, () => Promise<StartDaemon>>> = {
+  policyd: async () => (await import('../policyd/daemon.ts')).policyd,
+  milter: async () => (await import('../milter/daemon.ts')).milter,
+  'lmtp-filter': async () => (await import('../lmtp-filter/daemon.ts')).lmtpFilter,
+};
+
+const ADMIN_CONNECTIONS = 64;
+const EXPIRE_EVERY_MS = 3_600_000;
+
+const clock: Clock = { now: () => Date.now(), elapsed: () => performance.now() };
+
+/** Opens everything, sockets before anything serves. @throws when something can't be opened; nothing stays open then */
+export async function openSite(options: SiteOptions): Promise<Site> {
+  await using opened = new AsyncDisposableStack();
+  const { config, daemons: names, log, version } = options;
+  const registry = new Registry();
+  processMetrics(registry, version);
+  const inUse = { config };
+
+  const store = opened.use(
+    await openSqliteStore(config.file.state.folder, clock, storeEvents(registry, log)),
+  );
+  const servers = config.file.dns.servers.length > 0 ? config.file.dns.servers : await systemServers();
+  const { timeout: timeoutMs, cache_entries: cacheEntries } = config.file.dns;
+  const resolver = opened.use(createResolver({ servers: servers, timeoutMs, cacheEntries }, clock));
+  log.info(
+    { servers: servers.map(({ host, port }) => formatSocketAddress({ kind: 'tcp', host, port })) },
+    'name servers',
+  );
+  const spamd = opened.use(new SpamdWatch(spamdFor(config, names), log));
+
+  const checks: CheckTools = {
+    clock,
+    resolver,
+    mailAuth: createMailAuth(resolver, { hostname: config.file.site.hostname, clock }),
+    // Both can change while the process runs.
+    get scanner() {
+      return spamd.scanner;
+    },
+    get hostname() {
+      return inUse.config.file.site.hostname;
+    },
+  };
+  const listeners = new Map<string, Listener>();
+  const starts: [DaemonName, Listener, StartDaemon][] = [];
+  for (const name of names) {
+    const { listen: address, mode, group, max_connections: maxConnections } = config.file[name];
+    const onError = acceptFailed(log, name);
+    const listener = opened.use(await openListener({ address, mode, group, maxConnections, onError }));
+    listeners.set(name, listener);
+    starts.push([name, listener, await DAEMONS[name]()]);
+  }
+  const admin = await openAdmin(options);
+  if (admin !== null) opened.use(admin);
+
+  const site = new RunningSite({ inUse, names, listeners, spamd, log, reloads: reloadMetrics(registry) });
+  await Promise.all([
+    spamd.look(),
+    ...(names.includes('lmtp-filter') ? [reportUpstream(config.file['lmtp-filter'].upstream, log)] : []),
+  ]);
+  for (const [name, listener, start] of starts) {
+    site.add(await start(listener, config, { log, registry, store, checks }));
+    log.info({ daemon: name, listen: listener.text }, 'listening');
+  }
+  if (admin !== null) {
+    serveAdmin(admin, { registry, readiness: () => site.readiness() });
+    log.info({ daemon: 'admin', listen: admin.text }, 'listening');
+  }
+  opened.use(expireRegularly(store, () => inUse.config.file.state.history_age, log));
+  site.owns(opened.move());
+  return site;
+}
+
+interface SiteParts {
+  /** The configuration of new sessions. */
+  readonly inUse: { config: Config };
+  readonly names: readonly DaemonName[];
+  readonly listeners: ReadonlyMap<string, Listener>;
+  readonly spamd: SpamdWatch;
+  readonly log: Log;
+  readonly reloads: ReloadMetrics;
+}
+
+class RunningSite implements Site {
+  readonly #parts: SiteParts;
+  readonly #daemons: Daemon<Config>[] = [];
+  #stopping = false;
+  #owned: AsyncDisposableStack | null = null;
+
+  constructor(parts: SiteParts) {
+    this.#parts = parts;
+    parts.reloads.loaded(clock.now() / 1000);
+  }
+
+  add(daemon: Daemon<Config>): void {
+    this.#daemons.push(daemon);
+  }
+
+  owns(stack: AsyncDisposableStack): void {
+    this.#owned = stack;
+  }
+
+  readiness(): Readiness {
+    const { names, listeners, spamd } = this.#parts;
+    return {
+      ready: !this.#stopping && this.#daemons.length === names.length,
+      listeners: Object.fromEntries(Array.from(listeners, ([name, listener]) => [name, listener.text])),
+      neighbours: { spamd: spamd.state },
+    };
+  }
+
+  reload(result: LoadResult): void {
+    const { inUse, log, reloads, spamd, names } = this.#parts;
+    if (!result.ok) {
+      for (const problem of result.problems) {
+        log.error({ problem: formatProblem(problem) }, 'mistake in the configuration');
+      }
+      reloads.failed();
+      log.error({ mistakes: result.problems.length }, 'reload failed, the configuration in use stays');
+      return;
+    }
+    const { config, waiting } = settle(inUse.config, result.config, names);
+    for (const note of result.notes) log.warn({ note }, 'note on the configuration');
+    if (waiting.length > 0) log.warn({ keys: waiting }, 'these settings change with the next start only');
+    inUse.config = config;
+    log.level = config.file.log.level;
+    spamd.reload(spamdFor(config, names));
+    for (const daemon of this.#daemons) daemon.reload(config);
+    reloads.loaded(clock.now() / 1000);
+    log.info({ config: config.path }, 'reloaded');
+  }
+
+  async stop(signal: AbortSignal): Promise<void> {
+    this.#stopping = true;
+    const ends = await Promise.allSettled(this.#daemons.map((daemon) => daemon.stop(signal)));
+    for (const [index, end] of ends.entries()) {
+      if (end.status === 'fulfilled') continue;
+      this.#parts.log.error({ daemon: this.#daemons[index]?.name, err: end.reason }, 'the stop failed');
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#owned?.disposeAsync();
+  }
+}
+
+async function openAdmin({ config, admin, log }: SiteOptions): Promise<Listener | null> {
+  if (admin === 'none') return null;
+  const { listen, mode, group } = config.file.admin;
+  return openListener({
+    address: admin ?? listen,
+    mode,
+    group,
+    maxConnections: ADMIN_CONNECTIONS,
+    onError: acceptFailed(log, 'admin'),
+  });
+}
+
+/** policyd sees no messages, so it has no use for a scanner. */
+function spamdFor({ file }: Config, names: readonly DaemonName[]): Config['file']['spamd'] {
+  const scans = names.includes('milter') || names.includes('lmtp-filter');
+  return scans ? file.spamd : { ...file.spamd, enabled: false };
+}
+
+function acceptFailed(log: Log, daemon: string): (error: Error) => void {
+  return (error) => log.error({ daemon, why: error.message }, 'a connection could not be accepted');
+}
+
+function storeEvents(registry: Registry, log: Log): Parameters<typeof openSqliteStore>[2] {
+  const failures = counter(registry, {
+    name: 'postern_store_write_failures_total',
+    help: 'Attempts to write decisions that failed; they are tried again.',
+  });
+  const losses = counter(registry, {
+    name: 'postern_store_lost_decisions_total',
+    help: 'Decisions that could not be recorded.',
+  });
+  return {
+    writeFailed(error, waiting) {
+      failures.inc();
+      log.error({ why: error.message, waiting }, 'decisions could not be written, they are tried again');
+    },
+    lost(decisions, why) {
+      losses.inc(decisions);
+      log.error({ decisions, why }, 'decisions are lost');
+    },
+  };
+}
+
+/** Removes old history now and every hour. */
+function expireRegularly(store: Store, age: () => number, log: Log): Disposable {
+  const expire = async (): Promise<void> => {
+    try {
+      const removed = await store.expire(clock.now() - age());
+      if (removed > 0) log.info({ decisions: removed }, 'old history removed');
+    } catch (error) {
+      log.error({ err: error }, 'old history could not be removed');
+    }
+  };
+  void expire();
+  const timer = setInterval(() => void expire(), EXPIRE_EVERY_MS).unref();
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
