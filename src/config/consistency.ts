@@ -1,0 +1,266 @@
+import type { CheckDefinition } from '../checks/check.ts';
+import type { Thresholds } from '../verdict/rules.ts';
+import { nearest, oneLine, oneOf, type Problem } from './errors.ts';
+import { keyPath } from './issues.ts';
+import { overrideKey, thresholdsOnto } from './policy.ts';
+import type { ConfigFile } from './schema.ts';
+import { nodeAt, type TomlNode, type TomlTable } from './toml.ts';
+import { formatSocketAddress, type SocketAddress } from './values.ts';
+
+type Path = readonly PropertyKey[];
+
+/** What no single value shows: words that name something that is not there, and values that contradict each other. */
+export class ConsistencyCheck {
+  readonly problems: Problem[] = [];
+  readonly notes: string[] = [];
+  readonly #fileName: string;
+  readonly #root: TomlTable;
+  readonly #checks: readonly CheckDefinition[];
+  #defaulted: ReadonlySet<string> = new Set();
+
+  constructor(fileName: string, root: TomlTable, checks: readonly CheckDefinition[]) {
+    this.#fileName = fileName;
+    this.#root = root;
+    this.#checks = checks;
+  }
+
+  /** Needs only the file's own words, so that it is made even when values are wrong. */
+  names(): void {
+    const codes = this.#checks.flatMap((check) => Object.keys(check.codes));
+    const checks = this.#checks.map((check) => check.name);
+    this.#known(['rules'], codes, 'no check finds this');
+    this.#known(['unavailable'], checks, 'no such check');
+    const overrides = nodeAt(this.#root, ['override']);
+    if (overrides?.kind !== 'list') return;
+    for (const index of overrides.items.keys()) {
+      this.#known(['override', index, 'rules'], codes, 'no check finds this');
+    }
+  }
+
+  #known(path: Path, words: readonly string[], wrong: string): void {
+    const table = nodeAt(this.#root, path);
+    if (table?.kind !== 'table') return;
+    for (const word of table.entries.keys()) {
+      if (words.includes(word)) continue;
+      const near = nearest(word, words);
+      const check = this.#checks.find(({ name }) => word.startsWith(`${name}.`));
+      const siblings = check === undefined ? [] : Object.keys(check.codes);
+      const few = siblings.length > 0 ? siblings : words;
+      const remedy =
+        near === null
+          ? `expected ${few.length > 12 ? 'a code of docs/configuration.md' : oneOf(few)}`
+          : `did you mean "${near}"?`;
+      this.#say([...path, word], 'key', wrong, remedy);
+    }
+  }
+
+  /** @param defaulted keys whose values were wrong: `file` has their defaults, which nobody wrote */
+  values(file: ConfigFile, defaulted: ReadonlySet<string>): void {
+    this.#defaulted = defaulted;
+    this.#bands(['thresholds'], file.thresholds);
+    this.#overrides(file);
+    this.#sockets(file);
+    this.#keys(file);
+    this.#times(file);
+    this.#needs(file);
+    for (const daemon of ['milter', 'lmtp-filter'] as const) {
+      const { memory_per_message: memory, max_message_size: largest } = file[daemon];
+      if (memory > largest) {
+        const wrong = 'more than max_message_size allows a message to have';
+        this.#say([daemon, 'memory_per_message'], 'value', wrong, 'expected no more than max_message_size');
+      }
+    }
+    if (!file.site.hostname.includes('.')) {
+      const where =
+        nodeAt(this.#root, ['site', 'hostname']) === undefined ? "the system's host name" : 'site.hostname';
+      this.notes.push(
+        `${where} is "${file.site.hostname}", without a domain; set site.hostname to the name in DNS`,
+      );
+    }
+  }
+
+  /** tag ≤ junk ≤ reject: a message that is refused is not milder than one that is marked. */
+  #bands(path: Path, { tag, junk, reject }: Thresholds): void {
+    if (
+      [...this.#defaulted].some((key) => key.startsWith('thresholds.') || key.startsWith(`${keyPath(path)}.`))
+    )
+      return;
+    const pairs = [
+      ['tag', tag, 'junk', junk],
+      ['junk', junk, 'reject', reject],
+      ['tag', tag, 'reject', junk === null ? reject : null],
+    ] as const;
+    for (const [lower, low, higher, high] of pairs) {
+      if (low === null || high === null || low <= high) continue;
+      const written = nodeAt(this.#root, [...path, higher]) !== undefined;
+      const key = written ? higher : lower;
+      const wrong = written
+        ? `${higher} at ${high} points is below ${lower} at ${low} points`
+        : `${lower} at ${low} points is above ${higher} at ${high} points`;
+      const remedy = written ? `expected ${low} or more, or a lower ${lower}` : `expected ${high} or less`;
+      this.#say([...path, key], 'value', wrong, remedy);
+    }
+  }
+
+  #overrides(file: ConfigFile): void {
+    const seen = new Map<string, Path>();
+    const bands = new Map<string, Thresholds>();
+    for (const [index, override] of file.override.entries()) {
+      const { recipients, thresholds, rules, subject_tag: tag } = override;
+      if (thresholds === undefined && rules === undefined && tag === undefined) {
+        this.notes.push(
+          `override[${index + 1}] changes nothing: it has neither thresholds, rules nor subject_tag`,
+        );
+      }
+      for (const [place, recipient] of recipients.entries()) {
+        const path = ['override', index, 'recipients', place];
+        const key = overrideKey(recipient, file);
+        const earlier = seen.get(key);
+        if (earlier === undefined) seen.set(key, path);
+        else this.#twice(path, `"${key}"`, earlier);
+        if (key.startsWith('@')) bands.set(key, thresholdsOnto(file.thresholds, override));
+      }
+    }
+    for (const [index, override] of file.override.entries()) {
+      const told = new Set<string>();
+      for (const recipient of override.recipients) {
+        const key = overrideKey(recipient, file);
+        const domain = bands.get(key.slice(key.lastIndexOf('@')));
+        const base = key.startsWith('@') || domain === undefined ? file.thresholds : domain;
+        const merged = thresholdsOnto(base, override);
+        const signature = JSON.stringify(merged);
+        if (override.thresholds === undefined || told.has(signature)) continue;
+        told.add(signature);
+        this.#bands(['override', index, 'thresholds'], merged);
+      }
+    }
+  }
+
+  #twice(path: Path, what: string, earlier: Path): void {
+    const line = nodeAt(this.#root, earlier)?.at.line;
+    this.#say(path, 'value', `${what} is here a second time`, `remove it here or on line ${line ?? 0}`);
+  }
+
+  #sockets(file: ConfigFile): void {
+    const taken: { readonly path: Path; readonly address: SocketAddress }[] = [];
+    for (const section of ['policyd', 'milter', 'lmtp-filter', 'admin'] as const) {
+      const mine = { path: [section, 'listen'], address: file[section].listen };
+      if (this.#defaulted.has(keyPath(mine.path))) continue;
+      const other = taken.find(({ address }) => collide(address, mine.address));
+      if (other !== undefined) {
+        // The default of one can be in the way of what the file says of the other; the place is where the file says something.
+        const [here, there] = nodeAt(this.#root, mine.path) === undefined ? [other, mine] : [mine, other];
+        const wrong = `${keyPath(there.path)} listens on ${formatSocketAddress(there.address)} already`;
+        this.#say(here.path, 'value', wrong, 'expected an address of its own');
+      }
+      taken.push(mine);
+    }
+    const { listen, upstream } = file['lmtp-filter'];
+    if (this.#defaulted.has('lmtp-filter.upstream')) return;
+    const loop = taken.find(({ address }) => collide(address, upstream));
+    if (loop !== undefined) {
+      const own = collide(listen, upstream);
+      const path =
+        nodeAt(this.#root, ['lmtp-filter', 'upstream']) === undefined
+          ? loop.path
+          : ['lmtp-filter', 'upstream'];
+      const wrong = `mail would be delivered to ${own ? 'the filter itself' : keyPath(loop.path)}`;
+      this.#say(path, 'value', wrong, "expected the address of Dovecot's LMTP listener");
+    }
+  }
+
+  #keys(file: ConfigFile): void {
+    const seen = new Map<string, Path>();
+    for (const [index, { domain, selector }] of file.signing.key.entries()) {
+      const name = `${selector}._domainkey.${domain}`.toLowerCase();
+      const path = ['signing', 'key', index, 'selector'];
+      const earlier = seen.get(name);
+      if (earlier === undefined) seen.set(name, path);
+      else this.#twice(path, `the key ${name}`, earlier);
+    }
+  }
+
+  /** Postfix stops waiting after a time of its own; past that an answer of ours reaches nobody. */
+  #times(file: ConfigFile): void {
+    const lmtp = file['lmtp-filter'];
+    const waits = [
+      ['policyd.deadline', file.policyd.deadline, 100_000, 'smtpd_policy_service_timeout'],
+      ['milter.deadline', file.milter.deadline, 300_000, 'milter_content_timeout'],
+      [
+        'lmtp-filter.deadline and upstream_timeout',
+        lmtp.deadline + lmtp.upstream_timeout,
+        600_000,
+        'lmtp_data_done_timeout',
+      ],
+    ] as const;
+    for (const [what, ours, theirs, parameter] of waits) {
+      if (ours < theirs) continue;
+      this.notes.push(
+        `${what}: ${ours / 1000} s is not less than Postfix's ${parameter} (usually ${theirs / 1000} s); raise that one too`,
+      );
+    }
+  }
+
+  #needs(file: ConfigFile): void {
+    const enabled = (name: string): boolean => isEnabled(file.checks[name]);
+    for (const check of this.#checks) {
+      if (!enabled(check.name)) continue;
+      for (const need of check.needs) {
+        if (!enabled(need))
+          this.notes.push(`checks.${check.name} is on without checks.${need}, on whose findings it builds`);
+      }
+    }
+  }
+
+  #say(path: Path, place: 'key' | 'value', wrong: string, remedy: string): void {
+    const node = nodeAt(this.#root, path);
+    const position = (place === 'key' ? node?.keyAt : node?.at) ?? null;
+    this.problems.push({ file: this.#fileName, position, key: keyPath(path), wrong, remedy });
+  }
+}
+
+/** Whether the table of a check, as the schema has read it, says that the check is made. */
+export function isEnabled(table: unknown): table is { readonly enabled: true; readonly deadline: number } {
+  return typeof table === 'object' && table !== null && 'enabled' in table && table.enabled === true;
+}
+
+const ANY_HOST = new Set(['0.0.0.0', '::']);
+
+/** Whether two sockets can't be open at once. Port 0 takes a free one each time. */
+function collide(one: SocketAddress, other: SocketAddress): boolean {
+  if (one.kind === 'unix' || other.kind === 'unix') {
+    return one.kind === 'unix' && other.kind === 'unix' && one.path === other.path;
+  }
+  if (one.port !== other.port || one.port === 0) return false;
+  const [host, otherHost] = [hostOf(one.host), hostOf(other.host)];
+  return host === otherHost || ANY_HOST.has(host) || ANY_HOST.has(otherHost);
+}
+
+function hostOf(host: string): string {
+  return host.toLowerCase() === 'localhost' ? '127.0.0.1' : host.toLowerCase();
+}
+
+/** Control characters anywhere in a text: a field of a message or a reply is made of some of these. */
+export function controlCharacters(fileName: string, root: TomlTable): Problem[] {
+  const problems: Problem[] = [];
+  const visit = (node: TomlNode, path: Path): void => {
+    switch (node.kind) {
+      case 'scalar': {
+        const found = typeof node.value === 'string' ? /\p{Cc}/u.exec(node.value)?.[0] : undefined;
+        if (found === undefined) break;
+        const wrong = `the text holds the control character ${oneLine(found)}`;
+        const remedy = 'expected text on one line';
+        problems.push({ file: fileName, position: node.at, key: keyPath(path), wrong, remedy });
+        break;
+      }
+      case 'list':
+        for (const [index, item] of node.items.entries()) visit(item, [...path, index]);
+        break;
+      case 'table':
+        for (const [name, entry] of node.entries) visit(entry, [...path, name]);
+        break;
+    }
+  };
+  visit(root, []);
+  return problems;
+}

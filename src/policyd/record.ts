@@ -1,0 +1,111 @@
+import { pathText } from '../mail/address.ts';
+import { printable } from '../mail/reply.ts';
+import type { Decision } from '../ports/store.ts';
+import type { Outcome } from '../verdict/finding.ts';
+import type { Verdict } from '../verdict/verdict.ts';
+import { detached, queueIdOf, sizeOf } from './request.ts';
+import type { Evidence, Question, Transaction } from './transaction.ts';
+import { actionText, type Attributes, type PolicyAction } from './wire.ts';
+
+/** One answered request, as log and history tell of it. */
+export interface Answered {
+  readonly attributes: Attributes;
+  readonly question: Question;
+  readonly transaction: Transaction;
+  readonly evidence: Evidence;
+  readonly verdict: Verdict;
+  readonly action: PolicyAction;
+  /** Milliseconds since 1970. */
+  readonly time: number;
+  /** Milliseconds. */
+  readonly elapsed: number;
+}
+
+/** The longest remote text in a log line. */
+const LOG_TEXT_LIMIT = 320;
+
+/**
+ * Whether the answer is news: the first of its message, or a refusal that the last record does not hold yet. A server that
+ * stands in several restriction lists is asked the same again for each of them.
+ */
+export function isNews({ transaction, question, verdict, action }: Answered): boolean {
+  const goesOn = action.kind === 'DUNNO' || action.kind === 'PREPEND';
+  if (goesOn && transaction.recorded !== null) return false;
+  const mark = goesOn ? '' : detached(`${question.recipient?.raw ?? question.state}\n${verdict.rule}`);
+  if (mark === transaction.recorded) return false;
+  transaction.recorded = mark;
+  return true;
+}
+
+export function decisionOf(answered: Answered): Decision {
+  const { attributes, question, transaction, evidence, verdict, action } = answered;
+  const { client, direction, sender } = transaction.facts;
+  return {
+    trace: evidence.trace,
+    time: answered.time,
+    daemon: 'policyd',
+    stage: question.state.toLowerCase(),
+    direction,
+    queueId: queueIdOf(attributes),
+    client: client.address,
+    helo: client.helo,
+    login: client.login,
+    sender: pathText(sender),
+    recipients: question.recipient === null ? [] : [question.recipient.raw],
+    messageId: null,
+    size: sizeOf(attributes),
+    verdict: verdict.kind,
+    rule: verdict.rule,
+    why: verdict.why,
+    score: verdict.score,
+    tagged: verdict.tagged,
+    reply: actionText(action),
+    shadow: verdict.shadow,
+    outcomes: evidence.outcomes,
+    elapsed: answered.elapsed,
+  };
+}
+
+/** The fields of the log line. Remote text is made printable: JSON leaves the C1 controls, which terminals obey, as they are. */
+export function logFields(answered: Answered): Record<string, unknown> {
+  const { attributes, question, transaction, evidence, verdict, action } = answered;
+  const { client, sender } = transaction.facts;
+  return {
+    daemon: 'policyd',
+    state: question.state,
+    trace: evidence.trace,
+    qid: shown(queueIdOf(attributes)),
+    client: shown(client.address),
+    helo: shown(client.helo),
+    login: shown(client.login),
+    from: shown(pathText(sender)),
+    to: shown(question.recipient?.raw ?? null),
+    size: sizeOf(attributes),
+    verdict: verdict.kind,
+    rule: verdict.rule,
+    why: shown(verdict.why),
+    score: verdict.score,
+    reply: actionText(action),
+    elapsed_ms: Math.round(answered.elapsed),
+    findings: codesOf(evidence.outcomes),
+  };
+}
+
+function shown(text: string | null): string | null {
+  return text === null ? null : printable(text, LOG_TEXT_LIMIT);
+}
+
+function codesOf(outcomes: readonly Outcome[]): readonly string[] {
+  const codes: string[] = [];
+  for (const outcome of outcomes) {
+    switch (outcome.kind) {
+      case 'found':
+        for (const finding of outcome.findings) codes.push(finding.code);
+        break;
+      case 'unavailable':
+        codes.push(`unavailable:${outcome.check}`);
+        break;
+    }
+  }
+  return codes;
+}
