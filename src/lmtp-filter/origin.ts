@@ -82,7 +82,10 @@ export async function originOf(input: OriginInput): Promise<Origin> {
 /** Mail is outgoing, and not judged as mail from outside, when it is our users': sent here, from an own network, or by a login. */
 function directionOf({ forwarded, config }: OriginInput, authenticated: boolean): Direction {
   const { client, source, queueId } = forwarded;
-  if (source === 'local' || config.file.site.own_networks.has(client.address)) return 'out';
+  // XFORWARD's SOURCE is Postfix's header rewriting context: it may be LOCAL for a client outside (XCLIENT, or a wide
+  // local_header_rewrite_clients), so that it says something only of mail that no client brought.
+  const ours = client.address === '' ? source === 'local' : config.file.site.own_networks.has(client.address);
+  if (ours) return 'out';
   // Without the queue id that XFORWARD gives, the field could be a client's.
   return authenticated && queueId !== null ? 'out' : 'in';
 }
