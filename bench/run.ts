@@ -1,5 +1,5 @@
 // `npm run bench`: what one request or message costs each daemon. JSON lines on standard output, a table on standard error.
-//   npm run bench -- [--quick] [--only TEXT]
+//   npm run bench -- [--quick] [--only TEXT] [--profile FOLDER]   (a .cpuprofile of each daemon)
 import { writeFile, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,7 +14,11 @@ import { content, ed25519Pair, rsaPair, sample, signed, type Sample } from './co
 import { Watched } from './server.ts';
 
 const { values: options } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, only: { type: 'string', default: '' } },
+  options: {
+    quick: { type: 'boolean', default: false },
+    only: { type: 'string', default: '' },
+    profile: { type: 'string', default: '' },
+  },
 });
 const SCALE = options.quick ? 0.1 : 1;
 
@@ -97,7 +101,7 @@ function policy(connections: number): Scenario {
           helo_name: 'mx.sender.example',
           sender: 'alice@sender.example',
           recipient: 'bob@example.org',
-          instance: `1.${index}.${n}`,
+          instance: `${connections}.${index}.${n}`,
         });
         if (!action.startsWith('PREPEND Received-SPF: pass')) throw new Error(`unexpected action: ${action}`);
       };
@@ -238,13 +242,17 @@ const scenarios: readonly Scenario[] = [
 
 try {
   const results: Result[] = [];
-  await using _sink = await Watched.start([join(import.meta.dirname, 'sink.ts'), String(ports.sink)], 'ready');
+  await using _sink = await Watched.start(
+    [join(import.meta.dirname, 'sink.ts'), String(ports.sink)],
+    'ready',
+  );
   // A server for each daemon, so that the peak of memory is that daemon's own.
   for (const daemon of ['policyd', 'milter', 'lmtp-filter']) {
     const mine = scenarios.filter(({ name }) => name.startsWith(daemon) && name.includes(options.only));
     if (mine.length === 0) continue;
     const main = join(import.meta.dirname, '../dist/cli/main.js');
     const args = [
+      ...(options.profile === '' ? [] : ['--cpu-prof', '--cpu-prof-dir', options.profile]),
       '--enable-source-maps',
       main,
       'run',

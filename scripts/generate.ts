@@ -5,6 +5,7 @@ import { format, resolveConfig } from 'prettier';
 
 import { CHECKS } from '../src/checks/index.ts';
 import { exampleFile, referencePage } from '../src/config/reference.ts';
+import { metricsPage } from './metrics-page.ts';
 
 // Writes the files that are made from the program: `node scripts/generate.ts`. With --check nothing is written, and the exit
 // status is 1 when a file is not what would be written.
@@ -12,12 +13,13 @@ import { exampleFile, referencePage } from '../src/config/reference.ts';
 interface Generated {
   /** Path from the root of the project. */
   readonly path: string;
-  readonly text: () => string;
+  readonly text: () => string | Promise<string>;
 }
 
 const FILES: readonly Generated[] = [
   { path: 'examples/postern.toml', text: () => exampleFile(CHECKS) },
   { path: 'docs/configuration.md', text: () => referencePage(CHECKS) },
+  { path: 'docs/metrics.md', text: metricsPage },
 ];
 
 const root = new URL('../', import.meta.url);
@@ -26,7 +28,7 @@ const root = new URL('../', import.meta.url);
 export async function generated({ path, text }: Generated): Promise<string> {
   if (!path.endsWith('.md')) return text();
   const url = fileURLToPath(new URL(path, root));
-  return await format(text(), { ...(await resolveConfig(url)), filepath: url });
+  return await format(await text(), { ...(await resolveConfig(url)), filepath: url });
 }
 
 /** The files that differ from what would be written. */

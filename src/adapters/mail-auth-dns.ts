@@ -39,33 +39,46 @@ const TYPES: ReadonlySet<string> = new Set<RecordType>([
 ]);
 
 /**
- * A resolver for one evaluation: at most `limit` questions. What can't be answered before `signal` aborts counts as a timeout, which makes a
+ * The DNS questions of one evaluation: at most `limit`. What can't be answered before `signal` aborts counts as a timeout, which makes a
  * temperror of it.
  */
-export function lookup(resolver: Resolver, limit: number, signal: AbortSignal): Lookup {
-  let asked = 0;
-  return async (name, type) => {
+export class Questions {
+  readonly #resolver: Resolver;
+  readonly #limit: number;
+  readonly #signal: AbortSignal;
+  #asked = 0;
+  #broken: { readonly error: unknown } | null = null;
+
+  constructor(resolver: Resolver, limit: number, signal: AbortSignal) {
+    this.#resolver = resolver;
+    this.#limit = limit;
+    this.#signal = signal;
+  }
+
+  /** For mailauth, which makes a temperror of whatever it throws. */
+  readonly lookup: Lookup = async (name, type) => {
     if (!isRecordType(type)) throw new LookupError('ENODATA', `${type} records are not asked for`);
-    if (++asked > limit) {
-      const error = new LookupError('EQUERYLIMIT', `more than ${limit} DNS questions`);
+    if (++this.#asked > this.#limit) {
+      const error = new LookupError('EQUERYLIMIT', `more than ${this.#limit} DNS questions`);
       error.spfResult = { error: 'permerror', text: error.message };
       throw error;
     }
-    return result(await answer(resolver, name, type, signal), name, type);
+    return result(await this.#answer(name, type), name, type);
   };
-}
 
-async function answer(
-  resolver: Resolver,
-  name: string,
-  type: RecordType,
-  signal: AbortSignal,
-): Promise<DnsAnswer> {
-  try {
-    return await resolver.query(name, type, signal);
-  } catch (error) {
-    if (error instanceof DnsError) throw new LookupError(errorCode(error), error.message);
-    throw error;
+  /** Throws what came up that was no failure of the DNS: a mistake of ours must not pass for one of theirs. */
+  rethrow(): void {
+    if (this.#broken !== null) throw this.#broken.error;
+  }
+
+  async #answer(name: string, type: RecordType): Promise<DnsAnswer> {
+    try {
+      return await this.#resolver.query(name, type, this.#signal);
+    } catch (error) {
+      if (error instanceof DnsError) throw new LookupError(errorCode(error), error.message);
+      this.#broken ??= { error };
+      throw error;
+    }
   }
 }
 

@@ -17,21 +17,21 @@ import type {
 import type { Message } from '../mail/message.ts';
 import type { Resolver } from '../ports/resolver.ts';
 import { verifySignatures } from './mail-auth-dkim.ts';
-import { lookup } from './mail-auth-dns.ts';
+import { Questions, type Lookup } from './mail-auth-dns.ts';
 
 /**
  * DNS questions of one evaluation. SPF: RFC 7208 §4.6.4 allows ten terms, each of which may be an MX with ten hosts, and then the
- * explanation. DKIM: one key to a signature. DMARC: RFC 9989 §4.10 allows eight to a tree walk, one walk to a domain.
+ * explanation. DKIM: one key to a signature. DMARC: RFC 9989 §4.10 allows eight to a tree walk, of which most are shared.
  */
 export const SPF_QUERIES_LIMIT = 128;
 export const DKIM_QUERIES_LIMIT = 8;
-export const DMARC_QUERIES_LIMIT = 64;
+export const DMARC_QUERIES_LIMIT = 40;
 
 /** Signatures of a clock that goes ahead are taken, and those that have just expired. RFC 6376 §3.5 (x=). */
 const CLOCK_SKEW_MS = 300_000;
 
-/** Octets of a From field; some thousand mailboxes. */
-export const FROM_LIMIT = 65_536;
+/** Octets of a From field: some hundred mailboxes. Reading it can take quadratic time. */
+export const FROM_LIMIT = 16_384;
 
 export interface MailAuthOptions {
   /** Name of this host: %{r} of an SPF explanation. */
@@ -48,20 +48,28 @@ export function createMailAuth(resolver: Resolver, options: MailAuthOptions): Ma
   };
 }
 
-/** Runs `work` with a signal for its DNS questions, which aborts when the budget is used up: what is unknown by then is a temperror. */
+interface Limits {
+  readonly questions: number;
+  readonly budgetMs: number;
+  readonly signal: AbortSignal;
+}
+
+/** Runs `work` with DNS questions that are no longer answered when the budget is used up: what is unknown by then is a temperror. */
 async function within<T>(
-  budgetMs: number,
-  signal: AbortSignal,
-  work: (questions: AbortSignal) => Promise<T>,
+  resolver: Resolver,
+  { questions: count, budgetMs, signal }: Limits,
+  work: (lookup: Lookup) => Promise<T>,
 ): Promise<T> {
   signal.throwIfAborted();
-  const questions = new AbortController();
-  const timer = setTimeout(() => questions.abort(new Error(`no answer within ${budgetMs} ms`)), budgetMs);
-  const abort = (): void => questions.abort(signal.reason);
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(new Error(`no answer within ${budgetMs} ms`)), budgetMs);
+  const abort = (): void => late.abort(signal.reason);
   signal.addEventListener('abort', abort, { once: true });
+  const questions = new Questions(resolver, count, late.signal);
   try {
-    const result = await work(questions.signal);
+    const result = await work(questions.lookup);
     signal.throwIfAborted();
+    questions.rethrow();
     return result;
   } finally {
     clearTimeout(timer);
@@ -80,7 +88,7 @@ async function checkSpf(
   // RFC 7208 §4.3, §2.3: what is no domain, or has no address to compare with, gives none.
   if (identity.domain === null) return noSpf('', identity.why);
   if (query.client === '') return noSpf(identity.domain, 'the client has no IP address');
-  const response = await within(budgetMs, signal, (questions) =>
+  const response = await within(resolver, { questions: SPF_QUERIES_LIMIT, budgetMs, signal }, (lookup) =>
     spf({
       ip: query.client,
       helo: utf8(query.helo),
@@ -88,7 +96,7 @@ async function checkSpf(
       mta: options.hostname,
       strict: true,
       maxElapsedTime: budgetMs,
-      resolver: lookup(resolver, SPF_QUERIES_LIMIT, questions),
+      resolver: lookup,
     }),
   );
   const result = spfWord(response.status.result);
@@ -168,8 +176,8 @@ async function checkDkim(
   budgetMs: number,
 ): Promise<readonly DkimResult[]> {
   const now = new Date(options.clock.now() - CLOCK_SKEW_MS);
-  return within(budgetMs, signal, (questions) =>
-    verifySignatures(message, lookup(resolver, DKIM_QUERIES_LIMIT, questions), now, signal),
+  return within(resolver, { questions: DKIM_QUERIES_LIMIT, budgetMs, signal }, (lookup) =>
+    verifySignatures(message, lookup, now, signal),
   );
 }
 
@@ -185,15 +193,18 @@ async function checkDmarc(
   if (from.length > 1) return noDmarc(`the message has ${from.length} From fields`);
   if (field.value.length > FROM_LIMIT) return noDmarc(`From is longer than ${FROM_LIMIT} octets`);
   const headerFrom = await addresses(field);
-  const { response, reason } = await within(budgetMs, signal, (questions) =>
-    evaluateDmarc({
-      headerFrom,
-      fromFields: 1,
-      spfDomains: query.spfDomains.map(utf8),
-      dkimDomains: query.dkimDomains,
-      strict: true,
-      resolver: lookup(resolver, DMARC_QUERIES_LIMIT, questions),
-    }),
+  const { response, reason } = await within(
+    resolver,
+    { questions: DMARC_QUERIES_LIMIT, budgetMs, signal },
+    (lookup) =>
+      evaluateDmarc({
+        headerFrom,
+        fromFields: 1,
+        spfDomains: query.spfDomains.map(utf8),
+        dkimDomains: query.dkimDomains,
+        strict: true,
+        resolver: lookup,
+      }),
   );
   return response === false ? noDmarc(fromFault(reason ?? '')) : dmarcResult(response);
 }

@@ -13,6 +13,11 @@ export class StoreUnusable extends Error {
 }
 
 const FILE = 'postern.sqlite';
+
+export function databasePath(folder: string): string {
+  return join(folder, FILE);
+}
+
 /** `PSTN`: tells our files from other programs' (PRAGMA application_id). */
 const APPLICATION_ID = 0x5053_544e;
 
@@ -20,8 +25,10 @@ const APPLICATION_ID = 0x5053_544e;
 const BUSY_TIMEOUT_MS = 10;
 /** At open nothing else runs yet, and another process may be converting the file. */
 const OPEN_TIMEOUT_MS = 5000;
-/** A checkpoint runs inside the write that reaches this many pages, so it is kept short: 1 MiB takes about 2 ms. */
-const CHECKPOINT_PAGES = 250;
+/** Checkpoints are made in a thread of their own; a write makes one itself only when that falls this far behind (16 MiB). */
+const LATE_CHECKPOINT_PAGES = 4096;
+/** Without that thread, a write that reaches this many pages makes one: 1 MiB, some milliseconds. */
+const SMALL_CHECKPOINT_PAGES = 250;
 
 /**
  * Step n brings a file from schema version n to n + 1. Steps are never changed, only added.
@@ -97,7 +104,7 @@ const MIGRATIONS: readonly string[] = [
 
 /** Opens the file in `folder`, made when missing, for reading and writing. @throws {StoreUnusable} */
 export async function openDatabase(folder: string): Promise<DatabaseSync> {
-  const path = join(folder, FILE);
+  const path = databasePath(folder);
   try {
     await mkdir(folder, { recursive: true, mode: 0o700 });
     // SQLite would make it readable by all; its -wal and -shm files take over the mode of this one.
@@ -119,9 +126,14 @@ export async function openDatabase(folder: string): Promise<DatabaseSync> {
   }
 }
 
+/** For when there is no thread that makes checkpoints. */
+export function checkpointInWrites(database: DatabaseSync): void {
+  database.exec(`PRAGMA wal_autocheckpoint = ${SMALL_CHECKPOINT_PAGES}`);
+}
+
 /** Opens the file in `folder` for reading while others write; null when there is none. @throws {StoreUnusable} */
 export function openDatabaseReadOnly(folder: string): DatabaseSync | null {
-  const path = join(folder, FILE);
+  const path = databasePath(folder);
   if (!existsSync(path)) return null;
   let database: DatabaseSync | null = null;
   try {
@@ -168,7 +180,7 @@ function prepared(path: string): DatabaseSync {
     if (textPragma(database, 'journal_mode') !== 'wal') database.exec('PRAGMA journal_mode = WAL');
     // With WAL, NORMAL can't corrupt the file; a power cut may take the last moments of history.
     database.exec(
-      `PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}; PRAGMA cache_size = -8192`,
+      `PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = ${LATE_CHECKPOINT_PAGES}; PRAGMA cache_size = -8192`,
     );
     if (versionOf(database, path) < MIGRATIONS.length) migrate(database, path);
     return database;

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import type { Decision } from '../ports/store.ts';
-import { isHopeless } from './sqlite-schema.ts';
+import { isBusy, isHopeless } from './sqlite-schema.ts';
 
 /** What becomes of decisions that can't be written. The daemons go on: mail does not stop for the record. */
 export interface WriterEvents {
@@ -17,6 +17,8 @@ const BATCH_ROWS = 100;
 export const MAX_WAITING = 5000;
 const FLUSH_MS = 200;
 const MAX_RETRY_MS = 30_000;
+/** Other processes write too: attempts that are nothing to speak of. */
+const BUSY_ATTEMPTS = 10;
 
 /**
  * Gathers decisions and writes them in batches: one transaction for many costs a fraction of one each.
@@ -30,6 +32,7 @@ export class DecisionWriter {
   #overflow = 0;
   #retryMs = FLUSH_MS;
   #failing = false;
+  #busy = 0;
   #timer: NodeJS.Timeout | null = null;
   #hurry: NodeJS.Immediate | null = null;
 
@@ -72,12 +75,15 @@ export class DecisionWriter {
     try {
       this.#writeBatch();
       this.#failing = false;
+      this.#busy = 0;
       this.#retryMs = FLUSH_MS;
       if (this.#waiting.length > 0) this.#hurry = setImmediate(() => this.#turn());
     } catch (error) {
       this.#failing = true;
-      this.#events.writeFailed(asError(error), this.#waiting.length);
-      this.#retryMs = Math.min(this.#retryMs * 2, MAX_RETRY_MS);
+      if (!isBusy(error) || ++this.#busy > BUSY_ATTEMPTS) {
+        this.#events.writeFailed(asError(error), this.#waiting.length);
+        this.#retryMs = Math.min(this.#retryMs * 2, MAX_RETRY_MS);
+      }
       this.#timer = setTimeout(() => this.#turn(), this.#retryMs).unref();
     }
   }

@@ -4,8 +4,15 @@ import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promi
 import type { SpamScan } from '../mail/spam-scan.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Decision, HistoryFilter, Store, TraceId, TraceKeys } from '../ports/store.ts';
+import { Checkpointer } from './sqlite-checkpoint.ts';
 import { DecisionTable, selectHistory } from './sqlite-decisions.ts';
-import { isBusy, openDatabase, openDatabaseReadOnly } from './sqlite-schema.ts';
+import {
+  checkpointInWrites,
+  databasePath,
+  isBusy,
+  openDatabase,
+  openDatabaseReadOnly,
+} from './sqlite-schema.ts';
 import { SCAN_AGE_MS, TRACE_AGE_MS, TraceTable } from './sqlite-traces.ts';
 import { DecisionWriter, type WriterEvents } from './sqlite-writer.ts';
 
@@ -15,7 +22,7 @@ export interface HistoryReader extends Disposable {
 }
 
 /** Rows removed in one go: a few milliseconds of the event loop. */
-const EXPIRE_ROWS = 50;
+const EXPIRE_ROWS = 20;
 /** How long a message waits for another process's write before it goes on without the store. */
 const BUSY_ATTEMPTS = 20;
 const BUSY_PAUSE_MS = 25;
@@ -26,7 +33,7 @@ export async function openSqliteStore(
   clock: Clock,
   events: WriterEvents,
 ): Promise<Store & AsyncDisposable> {
-  return new SqliteStore(await openDatabase(folder), clock, events);
+  return new SqliteStore(await openDatabase(folder), databasePath(folder), clock, events);
 }
 
 /** Reads beside running daemons and without them; null when nothing was ever written. @throws {StoreUnusable} */
@@ -46,26 +53,34 @@ class SqliteStore implements Store, AsyncDisposable {
   readonly #traces: TraceTable;
   readonly #decisions: DecisionTable;
   readonly #writer: DecisionWriter;
+  readonly #checkpointer: Checkpointer;
 
-  constructor(database: DatabaseSync, clock: Clock, events: WriterEvents) {
+  constructor(database: DatabaseSync, path: string, clock: Clock, events: WriterEvents) {
     this.#database = database;
     this.#clock = clock;
     this.#events = events;
     this.#traces = new TraceTable(database);
     this.#decisions = new DecisionTable(database);
-    this.#writer = new DecisionWriter((decisions) => this.#decisions.write(decisions), events);
+    this.#writer = new DecisionWriter((decisions) => {
+      this.#decisions.write(decisions);
+      this.#checkpointer.wanted();
+    }, events);
+    this.#checkpointer = new Checkpointer(path, (error) => {
+      checkpointInWrites(database);
+      events.writeFailed(error, this.#writer.waiting);
+    });
   }
 
   openTrace(keys: TraceKeys, fresh: TraceId): Promise<TraceId> {
-    return whenFree(() => this.#traces.open(keys, fresh, this.#clock.now()));
+    return this.#write(() => this.#traces.open(keys, fresh, this.#clock.now()));
   }
 
   joinTrace(keys: TraceKeys, fresh: TraceId): Promise<TraceId> {
-    return whenFree(() => this.#traces.join(keys, fresh, this.#clock.now()));
+    return this.#write(() => this.#traces.join(keys, fresh, this.#clock.now()));
   }
 
   keepScan(trace: TraceId, queueId: string, scan: SpamScan): Promise<void> {
-    return whenFree(() => this.#traces.keepScan(trace, queueId, scan, this.#clock.now()));
+    return this.#write(() => this.#traces.keepScan(trace, queueId, scan, this.#clock.now()));
   }
 
   keptScan(trace: TraceId, queueId: string): Promise<SpamScan | null> {
@@ -89,8 +104,8 @@ class SqliteStore implements Store, AsyncDisposable {
     let removed = 0;
     // Long enough to be overtaken by the end of the process.
     for (let more = true; more && this.#database.isOpen; await nextTurn()) {
-      const decisions = await whenFree(() => this.#decisions.expire(before, EXPIRE_ROWS));
-      const others = await whenFree(() =>
+      const decisions = await this.#write(() => this.#decisions.expire(before, EXPIRE_ROWS));
+      const others = await this.#write(() =>
         this.#traces.expire(
           Math.max(before, now - TRACE_AGE_MS),
           Math.max(before, now - SCAN_AGE_MS),
@@ -114,8 +129,15 @@ class SqliteStore implements Store, AsyncDisposable {
     } finally {
       const lost = this.#writer.close();
       if (lost > 0) this.#events.lost(lost, 'they could not be written before the end');
+      await this.#checkpointer[Symbol.asyncDispose]();
       this.#database.close();
     }
+  }
+
+  async #write<T>(work: () => T): Promise<T> {
+    const result = await whenFree(work);
+    this.#checkpointer.wanted();
+    return result;
   }
 }
 

@@ -43,7 +43,7 @@ function lastHop(envelope: Envelope, hostname: string, now: number): string {
     client.address === ''
       ? ''
       : `from ${word(client.helo ?? 'unknown')} (${word(client.name ?? 'unknown')} [${literal(client.address)}])\r\n\t`;
-  return ` ${from}by ${word(hostname)} (Postfix) with ${protocol}${id};\r\n\t${date}\r\n\t(envelope-from <${path(pathText(envelope.sender))}>)`;
+  return ` ${from}by ${word(hostname)} (Postfix) with ${protocol}${id};\r\n\t${date}\r\n\t(envelope-from <${path(pathText(envelope.sender)).replaceAll(/[[\];]/g, '?')}>)`;
 }
 
 function literal(address: string): string {

@@ -1,7 +1,6 @@
-import { readFile } from 'node:fs/promises';
-
 import { EXIT, parseRun, UsageError } from './arguments.ts';
 import { helpText } from './help.ts';
+import { version } from './version.ts';
 
 /** The `postern` command. Each sub-command is loaded when it is asked for, so that --help does not wait for the others. */
 export async function command(args: readonly string[]): Promise<number> {
@@ -51,8 +50,8 @@ const HELP_WORDS = new Set(['--help', '-h', 'help']);
 function asksHelp(word: string, rest: readonly string[]): boolean {
   if (HELP_WORDS.has(word)) return true;
   return (
-    helpText(command) !== undefined &&
-    command !== '' &&
+    helpText(word) !== undefined &&
+    word !== '' &&
     rest.some((option) => option === '--help' || option === '-h')
   );
 }
@@ -63,14 +62,4 @@ function printHelp(word: string, rest: readonly string[]): number {
   if (text === undefined) throw new UsageError(`there is no help about "${topic}"`);
   process.stdout.write(text);
   return EXIT.ok;
-}
-
-async function version(): Promise<string> {
-  // The same distance from src/cli and from dist/cli.
-  const manifest: unknown = JSON.parse(
-    await readFile(new URL('../../package.json', import.meta.url), 'utf8'),
-  );
-  if (typeof manifest === 'object' && manifest !== null && 'version' in manifest)
-    return String(manifest.version);
-  return 'unknown';
 }

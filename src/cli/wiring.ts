@@ -176,11 +176,11 @@ class RunningSite implements Site {
     for (const note of result.notes) log.warn({ note }, 'note on the configuration');
     if (waiting.length > 0) log.warn({ keys: waiting }, 'these settings change with the next start only');
     inUse.config = config;
-    log.level = config.file.log.level;
     spamd.reload(spamdFor(config, names));
     for (const daemon of this.#daemons) daemon.reload(config);
     reloads.loaded(clock.now() / 1000);
     log.info({ config: config.path }, 'reloaded');
+    log.level = config.file.log.level;
   }
 
   async stop(signal: AbortSignal): Promise<void> {
@@ -219,7 +219,8 @@ function acceptFailed(log: Log, daemon: string): (error: Error) => void {
   return (error) => log.error({ daemon, why: error.message }, 'a connection could not be accepted');
 }
 
-function storeEvents(registry: Registry, log: Log): Parameters<typeof openSqliteStore>[2] {
+/** What the store tells of its troubles, counted and logged. */
+export function storeEvents(registry: Registry, log: Log): Parameters<typeof openSqliteStore>[2] {
   const failures = counter(registry, {
     name: 'postern_store_write_failures_total',
     help: 'Attempts to write decisions that failed; they are tried again.',

@@ -1,4 +1,8 @@
-import type { Position } from './toml.ts';
+/** A place in the file; both count from 1. */
+export interface Position {
+  readonly line: number;
+  readonly column: number;
+}
 
 /** One mistake in the configuration: where it is, what is wrong, and what would be right. */
 export interface Problem {
@@ -64,7 +68,11 @@ export function nearest(word: string, known: Iterable<string>): string | null {
   let best: string | null = null;
   let fewest = Math.max(1, Math.floor(word.length / 3)) + 1;
   for (const candidate of known) {
-    const edits = distance(folded, fold(candidate));
+    const other = fold(candidate);
+    // "warning" for "warn", "max" for "max_size": further apart than typing errors are, and still clear.
+    const begins =
+      Math.min(folded.length, other.length) >= 3 && (folded.startsWith(other) || other.startsWith(folded));
+    const edits = begins ? 1 : distance(folded, other);
     if (edits < fewest) {
       best = candidate;
       fewest = edits;

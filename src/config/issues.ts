@@ -1,8 +1,8 @@
 import type { z } from 'zod';
 
-import { nearest, oneOf, shown, type Problem } from './errors.ts';
+import { nearest, oneOf, shown, type Position, type Problem } from './errors.ts';
 import { schemaAt, shapeOf } from './introspect.ts';
-import { nodeAt, plain, type Position, type TomlTable } from './toml.ts';
+import { nodeAt, plain, type TomlTable } from './toml.ts';
 
 type Issue = z.core.$ZodIssue;
 type Path = readonly PropertyKey[];

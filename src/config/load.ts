@@ -5,13 +5,13 @@ import type { AnyBoundCheck, CheckDefinition } from '../checks/check.ts';
 import { CHECKS } from '../checks/index.ts';
 import type { Config, Signing, SigningKey } from './config.ts';
 import { ConsistencyCheck, controlCharacters, isEnabled } from './consistency.ts';
-import { inFileOrder, type Problem } from './errors.ts';
+import { inFileOrder, type Position, type Problem } from './errors.ts';
 import { readSmallFile } from './files.ts';
 import { keyPath, readIssues, type IssueProblem } from './issues.ts';
 import { readSigningKey } from './keys.ts';
 import { mergePolicy } from './policy.ts';
 import { configSchema, schemaFor, type ConfigFile } from './schema.ts';
-import { nodeAt, plain, readToml, type Position, type TomlTable } from './toml.ts';
+import { nodeAt, plain, readToml, type TomlTable } from './toml.ts';
 
 export type LoadResult =
   | {

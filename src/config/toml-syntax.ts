@@ -1,6 +1,6 @@
 import { parseTOML, ParseError } from 'toml-eslint-parser';
 
-import type { Position } from './toml.ts';
+import { oneLine, shown, type Position } from './errors.ts';
 
 export interface SyntaxProblem {
   readonly position: Position;
@@ -12,11 +12,14 @@ export interface SyntaxProblem {
 
 type Words = readonly [wrong: string, remedy: string];
 
+const CONTROL: Words = ['there is a control character here', 'remove it'];
+
+const UNTERMINATED = 'Unterminated string constant';
 const DUPLICATE = 'Defining a key multiple times is invalid';
 
 /** What the parser says, for the operator. */
 const WORDS: Readonly<Record<string, Words>> = {
-  'Unterminated string constant': ['this text has no end', 'expected a closing quote on the same line'],
+  [UNTERMINATED]: ['this text has no end', 'expected a closing quote on the same line'],
   'Unterminated array': ['this list has no end', 'expected "]" after its last entry'],
   'Unterminated inline table': ['this table has no end', 'expected "}" after its last entry'],
   'Unterminated table-key': ['this section name has no end', 'expected "]" after it'],
@@ -29,10 +32,7 @@ const WORDS: Readonly<Record<string, Words>> = {
     'this line is not complete',
     'expected [section], or key = value',
   ],
-  'Control characters (codes < 0x1f and 0x7f) are not allowed': [
-    'there is a control character here',
-    'remove it',
-  ],
+  'Control characters (codes < 0x1f and 0x7f) are not allowed': CONTROL,
   'No newlines are allowed between the curly braces unless they are valid within a value': [
     'a table in braces must stand on one line',
     'expected "}" on this line, or use a [section]',
@@ -56,31 +56,30 @@ const WORDS: Readonly<Record<string, Words>> = {
 };
 
 const STATEMENT = /^(\s*(?:[\w.-]+|"[^"]*"|'[^']*')+\s*=\s*)(.*?)\s*$/;
+const BLANK = /^\s*(?:#.*)?$/;
+/** A line that begins a statement or a section, and does not go on with the one before. */
+const BEGINNING = /^\s*(?:[\w.-]+\s*=|\[\[?\s*[A-Za-z])/;
 const BARE_KEY_COLON = /^(\s*[\w.-]+\s*):/;
 
 /** A mistake that the parser found, said exactly and with its place; `lines` are without their line feeds. */
 export function explainSyntax(lines: readonly string[], error: ParseError): SyntaxProblem {
-  let line = error.lineNumber;
-  let column = error.column + 1;
-  // What is missing at the end of a line is only noticed at the start of a later one.
-  if (column === 1 && line > 1 && error.message !== DUPLICATE && isWhole(lines[line - 1] ?? '')) {
-    const before = lastUsed(lines, line - 1);
-    if (!isWhole(lines[before - 1] ?? '')) {
-      line = before;
-      column = (lines[before - 1] ?? '').trimEnd().length + 1;
-    }
-  }
+  const open = openText(lines, error);
+  if (open !== null) return open;
+  const late = noticedLate(lines, error);
+  const line = late?.line ?? error.lineNumber;
+  const column = late?.column ?? error.column + 1;
+  const message = late?.message ?? error.message;
   const text = (lines[line - 1] ?? '').replace(/\r$/, '');
-  const leaveOut = whatToLeaveOut(lines, line, text, error);
+  const leaveOut = late?.leaveOut ?? whatToLeaveOut(lines, line, text, message);
   const value = bareValue(text);
-  if (value !== null && error.message !== DUPLICATE)
+  if (value !== null && message !== DUPLICATE)
     return { ...value, position: { line, column: value.column }, leaveOut };
   const colon = BARE_KEY_COLON.exec(text);
   if (colon?.[1] !== undefined) {
     const position = { line, column: colon[1].length + 1 };
     return { position, wrong: 'there is ":" after the key', remedy: 'expected "=": key = value', leaveOut };
   }
-  if (error.message === DUPLICATE) {
+  if (message === DUPLICATE) {
     const wrong = text.trimStart().startsWith('[') ? 'this section is here twice' : 'this key is here twice';
     return { position: { line, column }, wrong, remedy: 'remove one of the two', leaveOut };
   }
@@ -88,17 +87,20 @@ export function explainSyntax(lines: readonly string[], error: ParseError): Synt
     const [wrong, remedy] = ['this section name has no end', 'expected "]" after it'];
     return { position: { line, column }, wrong, remedy, leaveOut };
   }
-  const [wrong, remedy] = WORDS[error.message] ?? [
-    `this can't be read (${error.message})`,
-    'expected [section], or key = value',
-  ];
+  const [wrong, remedy] = wordsFor(message);
   return { position: { line, column }, wrong, remedy, leaveOut };
+}
+
+function wordsFor(message: string): Words {
+  // Its message quotes the character itself.
+  if (message.startsWith('Invalid code point')) return CONTROL;
+  return WORDS[message] ?? [`this can't be read (${oneLine(message)})`, 'expected [section], or key = value'];
 }
 
 /** A value that lacks its quotes, the most frequent mistake of all. */
 function bareValue(text: string): { column: number; wrong: string; remedy: string } | null {
   const [, before, value] = STATEMENT.exec(text) ?? [];
-  if (before === undefined || value === undefined || isWhole(text)) return null;
+  if (before === undefined || value === undefined || mistakeOf(text) === null) return null;
   const bare = /^([^\s"'[\]{}#,][^"'[\]{}#,]*?)\s*(?:#.*)?$/.exec(value)?.[1];
   if (bare === undefined) return null;
   const column = before.length + 1;
@@ -107,11 +109,9 @@ function bareValue(text: string): { column: number; wrong: string; remedy: strin
     const meant = /^(?:true|yes|on)$/i.test(bare) ? 'true' : 'false';
     return { column, wrong: 'this is neither true nor false', remedy: `write ${meant}` };
   }
-  return {
-    column,
-    wrong,
-    remedy: bare.length <= 60 ? `write "${bare.replaceAll('\\', '\\\\')}"` : 'put it in quotes',
-  };
+  // A text that is too long to be repeated, or that is a key, is not offered as the remedy.
+  const quoted = shown(bare);
+  return { column, wrong, remedy: /^"[^…]*"$/.test(quoted) ? `write ${quoted}` : 'put it in quotes' };
 }
 
 /**
@@ -122,19 +122,15 @@ function whatToLeaveOut(
   lines: readonly string[],
   line: number,
   text: string,
-  error: ParseError,
+  message: string,
 ): SyntaxProblem['leaveOut'] {
   const from = line - 1;
-  if (
-    /^\s*\[/.test(text) &&
-    !/^\s*\[.*\]\s*,?\s*$/.test(text.replace(/#.*$/, '')) &&
-    error.message !== DUPLICATE
-  ) {
+  if (/^\s*\[/.test(text) && !/^\s*\[.*\]\s*,?\s*$/.test(text.replace(/#.*$/, '')) && message !== DUPLICATE) {
     return { from, to: nextSection(lines, line) };
   }
-  if (/^\s*\[/.test(text)) return error.message === DUPLICATE ? { from, to: nextSection(lines, line) } : null;
-  if (error.message === DUPLICATE) return isWhole(text) ? { from, to: line } : null;
-  return isWhole(text) ? null : { from, to: line };
+  if (/^\s*\[/.test(text)) return message === DUPLICATE ? { from, to: nextSection(lines, line) } : null;
+  if (message === DUPLICATE) return mistakeOf(text) === null ? { from, to: line } : null;
+  return mistakeOf(text) === null ? null : { from, to: line };
 }
 
 function nextSection(lines: readonly string[], after: number): number {
@@ -142,21 +138,46 @@ function nextSection(lines: readonly string[], after: number): number {
   return index === -1 ? lines.length : index;
 }
 
-/** The last line up to this one that holds more than blanks and comments. */
-function lastUsed(lines: readonly string[], upTo: number): number {
-  for (let line = upTo; line > 1; line -= 1) {
-    if (!/^\s*(?:#.*)?$/.test(lines[line - 1] ?? '')) return line;
-  }
-  return upTo;
+/** A text of several lines that never ends takes in the rest of the file; what is wrong is where it begins. */
+function openText(lines: readonly string[], error: ParseError): SyntaxProblem | null {
+  if (error.message !== UNTERMINATED || mistakeOf(lines[error.lineNumber - 1] ?? '') === UNTERMINATED)
+    return null;
+  const index = lines.findLastIndex((text) => /"""|'''/.test(text));
+  if (index === -1 || index > error.lineNumber - 1) return null;
+  const column = (lines[index] ?? '').search(/"""|'''/) + 1;
+  const remedy = 'put the text on one line, in single or double quotes';
+  return { position: { line: index + 1, column }, wrong: 'this text has no end', remedy, leaveOut: null };
 }
 
-/** Whether the line can be read without the others. */
-function isWhole(text: string): boolean {
+/** What is missing at the end of a statement is only noticed at the start of the next one; it is wanted where the first one ends. */
+function noticedLate(
+  lines: readonly string[],
+  error: ParseError,
+): (Omit<SyntaxProblem, 'position' | 'wrong' | 'remedy'> & Position & { message: string }) | null {
+  const { lineNumber: noticed, message: said } = error;
+  if (error.column !== 0 || noticed === 1 || said === DUPLICATE) return null;
+  if (mistakeOf(lines[noticed - 1] ?? '') !== null) return null;
+  let end = noticed - 1;
+  while (end > 1 && BLANK.test(lines[end - 1] ?? '')) end -= 1;
+  let start = end;
+  while (start > 1 && !BEGINNING.test(lines[start - 1] ?? '')) start -= 1;
+  const mistake = mistakeOf(lines.slice(start - 1, end).join('\n'));
+  if (mistake === null) return null;
+  // After a last comma the parser misses a value; what an operator sees is a list that goes on.
+  const list = STATEMENT.exec(lines[start - 1] ?? '')?.[2]?.startsWith('[') ?? false;
+  const message = list ? 'Unterminated array' : mistake;
+  const column = (lines[end - 1] ?? '').trimEnd().length + 1;
+  const leaveOut = start === end ? null : { from: start - 1, to: end };
+  return { line: end, column, message, leaveOut };
+}
+
+/** What is wrong with a part of the file when it is read without the rest; null: nothing. */
+function mistakeOf(text: string): string | null {
   try {
     parseTOML(text, { tomlVersion: '1.0.0' });
-    return true;
+    return null;
   } catch (error) {
-    if (error instanceof ParseError) return false;
+    if (error instanceof ParseError) return error.message;
     throw error;
   }
 }

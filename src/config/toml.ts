@@ -1,12 +1,7 @@
 import { parseTOML, ParseError, type AST } from 'toml-eslint-parser';
 
+import type { Position } from './errors.ts';
 import { explainSyntax, type SyntaxProblem } from './toml-syntax.ts';
-
-/** A place in the file; both count from 1. */
-export interface Position {
-  readonly line: number;
-  readonly column: number;
-}
 
 interface Placed {
   /** Where the key stands that leads here; for an entry of a list, where the entry stands. */

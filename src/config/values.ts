@@ -70,8 +70,13 @@ export function parseSocketAddress(text: string): SocketAddress | null {
   }
   // A name of digits and dots is an IPv4 address, or a mistyped one.
   const host = name ?? '';
-  if (/^[\d.]+$/.test(host) ? !ipaddr.IPv4.isValidFourPartDecimal(host) : !DOMAIN.test(host)) return null;
+  if (/^[\d.]+$/.test(host) ? !isIpAddress(host) : !DOMAIN.test(host)) return null;
   return { kind: 'tcp', host, port };
+}
+
+/** Four decimal numbers, or IPv6: the other forms that inet_aton(3) takes ("10", "127.1", "010.0.0.1") are mistakes here. */
+function isIpAddress(text: string): boolean {
+  return ipaddr.IPv4.isValidFourPartDecimal(text) || ipaddr.IPv6.isValid(text);
 }
 
 /** The same address as we write it, when the text is one in the words of Postfix, libmilter or spamd. */
@@ -97,9 +102,9 @@ export function nameServer(): z.ZodType<TcpAddress, string> {
   return z
     .string(NAME_SERVER_FORM)
     .transform((text, context): TcpAddress => {
-      if (ipaddr.isValid(text) && !/^\d+$/.test(text)) return { kind: 'tcp', host: text, port: 53 };
+      if (isIpAddress(text)) return { kind: 'tcp', host: text, port: 53 };
       const address = parseSocketAddress(text);
-      if (address?.kind === 'tcp' && address.port > 0 && ipaddr.isValid(address.host)) return address;
+      if (address?.kind === 'tcp' && address.port > 0 && isIpAddress(address.host)) return address;
       context.addIssue({ code: 'custom', message: NAME_SERVER_FORM });
       return z.NEVER;
     })
@@ -137,13 +142,12 @@ export function networkSet(): z.ZodType<NetworkSet, string[]> {
 }
 
 function parseNetwork(text: string): [ipaddr.IPv4 | ipaddr.IPv6, number] | null {
-  try {
-    if (text.includes('/')) return ipaddr.parseCIDR(text);
-    const address = ipaddr.parse(text);
-    return [address, address.kind() === 'ipv4' ? 32 : 128];
-  } catch {
-    return null; // what ipaddr.js can't read is no network; the caller says so with its place
-  }
+  const [host = '', bits, ...rest] = text.split('/');
+  if (!isIpAddress(host) || rest.length > 0) return null;
+  const address = ipaddr.parse(host);
+  const longest = address.kind() === 'ipv4' ? 32 : 128;
+  if (bits === undefined) return [address, longest];
+  return /^\d{1,3}$/.test(bits) && Number(bits) <= longest ? [address, Number(bits)] : null;
 }
 
 function contains(ranges: readonly [ipaddr.IPv4 | ipaddr.IPv6, number][], text: string): boolean {

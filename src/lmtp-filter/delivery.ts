@@ -43,8 +43,8 @@ export interface DeliveryInput {
 }
 
 export interface DeliveryReport {
-  /** Positions whose content was sent with its dot, and no reply came: Dovecot may have it. */
-  readonly unanswered: readonly number[];
+  /** Positions whose content was sent with its dot, and whose reply did not come or came too late: Dovecot may have it. */
+  readonly untold: readonly number[];
   /** What went wrong, beyond Dovecot's refusals. */
   readonly errors: readonly unknown[];
 }
@@ -66,7 +66,7 @@ class Delivery {
   #opened = true;
   /** Whether the connection has no transaction. */
   #clean = false;
-  readonly #unanswered: number[] = [];
+  readonly #untold: number[] = [];
   readonly #errors: unknown[] = [];
 
   constructor(input: DeliveryInput) {
@@ -80,7 +80,7 @@ class Delivery {
       if (this.#clean) pool.release(this.#connection);
       else await pool.reset(this.#connection);
     }
-    return { unanswered: this.#unanswered, errors: this.#errors };
+    return { untold: this.#untold, errors: this.#errors };
   }
 
   async group(group: Group): Promise<void> {
@@ -159,16 +159,27 @@ class Delivery {
     }
     await this.#send(connection, group.content);
     connection.setPatience(this.#patience());
-    // All are asked for before the first can come: Dovecot sends several in one segment.
-    const answers = accepted.map(async (position) => {
-      this.#answer(position, await connection.expect());
-    });
-    const settled = await Promise.allSettled(answers);
-    for (const position of accepted) {
-      if (this.#input.statuses.isOpen(position)) this.#unanswered.push(position);
-    }
+    await this.#answers(connection, accepted);
     this.#clean = true;
-    for (const result of settled) if (result.status === 'rejected') throw result.reason;
+  }
+
+  /** One reply for each position. What does not fit in there makes all that come after it somebody else's. */
+  async #answers(connection: UpstreamConnection, accepted: readonly number[]): Promise<void> {
+    // All are asked for before the first can come: Dovecot sends several in one segment.
+    const replies = accepted.map((position) => ({ position, reply: connection.expect() }));
+    for (const { reply } of replies) reply.catch(() => {}); // each is awaited below, unless one before it fails
+    const open = new Set(accepted);
+    try {
+      for (const { position, reply } of replies) {
+        const answer = await reply;
+        if (answer.code >= 300 && answer.code < 400) throw surprise('the message', answer);
+        const told = this.#input.statuses.settle(position, relayed(answer));
+        // When it was not told, the client had its answer before: this process is to end now.
+        if (told || !isPositive(answer)) open.delete(position);
+      }
+    } finally {
+      this.#untold.push(...open);
+    }
   }
 
   async #send(connection: UpstreamConnection, { head, body }: Content): Promise<void> {
@@ -184,11 +195,6 @@ class Delivery {
     } finally {
       connection.uncork();
     }
-  }
-
-  #answer(position: number, reply: UpstreamReply): void {
-    if (reply.code >= 300 && reply.code < 400) throw surprise('the message', reply);
-    this.#input.statuses.settle(position, relayed(reply));
   }
 
   /** A refusal of one recipient before the message was sent. */

@@ -163,7 +163,7 @@ function account(
   const { origin, replies } = answered;
   metrics.message(origin.direction, severest(answered.sentences)?.kind ?? 'accept');
   metrics.scan(origin.milter === null ? 'here' : 'milter');
-  let duplicates = report.unanswered.length;
+  let duplicates = report.untold.length;
   answered.sentences.forEach(({ verdict, edits }, position) => {
     const reply = replies[position] ?? '';
     const filed = verdict.kind === 'junk' || verdict.kind === 'quarantine' || verdict.tagged;

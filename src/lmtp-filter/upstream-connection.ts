@@ -188,13 +188,21 @@ export class UpstreamConnection {
   #receive(piece: Buffer): void {
     if (this.#failed !== null) return;
     try {
-      for (const reply of this.#decoder.push(piece)) {
+      const replies = this.#decoder.push(piece);
+      // One too many may be the first as well as the last: then none of them can be given to anybody. 421 comes unasked by right
+      // (RFC 5321 §3.8), and is the last word.
+      const surplus = replies[this.#waiting.length];
+      if (surplus !== undefined && surplus.code !== 421) {
+        throw new ReplyError(`a reply that nobody asked for: ${surplus.code}`);
+      }
+      for (const reply of replies) {
         const waiting = this.#waiting.shift();
-        if (waiting === undefined) {
-          this.#fail(new UpstreamError('protocol', `a reply that nobody asked for: ${reply.code}`));
-          return;
-        }
+        if (waiting === undefined) break;
         waiting.resolve(reply);
+      }
+      if (surplus !== undefined) {
+        this.#fail(new UpstreamError('lost', 'the server closes the connection'));
+        return;
       }
       this.#arm();
     } catch (error) {

@@ -6,7 +6,7 @@ const CR = 0x0d;
 const SPACE = 0x20;
 
 /** Small pieces are gathered up to this many octets before they go to the sink; larger ones go there uncopied. */
-const SCRATCH = 16_384;
+const SCRATCH = 4096;
 const SMALL = 1024;
 
 /** Octets that are looked at one by one before the next white space is searched for: text is full of it, base64 has none. */

@@ -1,4 +1,4 @@
-import { unfold, type HeaderList } from '../mail/header.ts';
+import { trimBlanks, unfold, type HeaderList } from '../mail/header.ts';
 
 /** Longer than any From that Postfix hands to a filter (60,000 octets). */
 const FROM_LIMIT = 64 * 1024;
@@ -72,7 +72,7 @@ class AddressListReader {
         return this.#close() ? at + 1 : null;
       case ':':
         if (this.#state === 'angle') return this.#text(c, at + 1);
-        if (this.#state !== 'bare' || this.#inGroup || this.#bare.trim() === '') return null;
+        if (this.#state !== 'bare' || this.#inGroup || trimBlanks(this.#bare) === '') return null;
         this.#inGroup = true;
         this.#bare = '';
         return at + 1;
@@ -116,7 +116,7 @@ class AddressListReader {
   /** Ends one address, or nothing (RFC 5322 §4.4 allows empty list elements). */
   #close(): boolean {
     const spec = this.#angle === null ? this.#bare : withoutRoute(this.#angle);
-    const empty = this.#angle === null && spec.trim() === '';
+    const empty = this.#angle === null && trimBlanks(spec) === '';
     this.#bare = '';
     this.#angle = null;
     this.#state = 'bare';
@@ -130,17 +130,19 @@ class AddressListReader {
 
 /** RFC 5322 §4.4 obs-route: `@a,@b:local@domain`. */
 function withoutRoute(angle: string): string {
-  return angle.trimStart().startsWith('@') ? angle.slice(angle.lastIndexOf(':') + 1) : angle;
+  return trimBlanks(angle).startsWith('@') ? angle.slice(angle.lastIndexOf(':') + 1) : angle;
 }
 
 /** The domain of `local@domain`; RFC 5322 §4.4 allows white space around the dots and the at sign. */
 function specDomain(spec: string): string | null {
-  const text = spec.trim().replaceAll(/ ?([@.]) ?/g, '$1');
+  const text = trimBlanks(spec).replaceAll(/ ?([@.]) ?/g, '$1');
   const at = text.indexOf('@');
-  if (at < 1 || at !== text.lastIndexOf('@') || /[ ,:]/.test(text)) return null;
+  if (at < 1 || at !== text.lastIndexOf('@') || / /.test(text) || /[,:[]/.test(text.slice(0, at)))
+    return null;
   const domain = text.slice(at + 1).toLowerCase();
+  if (/^\[[^[\]]*\]$/.test(domain)) return domain;
   const bare = domain.endsWith('.') ? domain.slice(0, -1) : domain;
-  return bare === '' ? null : bare;
+  return bare === '' || /[,:[]/.test(bare) ? null : bare;
 }
 
 /** RFC 5322 §3.2.2: comments nest. */

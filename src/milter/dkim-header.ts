@@ -32,7 +32,10 @@ const SIGNED = [
   'List-Post',
   'List-Owner',
   'List-Archive',
-] as const;
+];
+
+/** By their names in lower case. */
+const SIGNED_BY_NAME = new Map(SIGNED.map((name) => [name.toLowerCase(), name]));
 
 /** RFC 6376 §5.4.1, RFC 8601 §5: what relays and receivers write, change or remove. Never signed, whatever the configuration says. */
 const NEVER = new Set([
@@ -65,16 +68,17 @@ export function signedNames(headers: HeaderList, oversign: readonly string[]): r
     const name = field.name.toLowerCase();
     counts.set(name, (counts.get(name) ?? 0) + 1);
   }
+  const names: string[] = [];
+  const list = (name: string, lower: string, more: number): void => {
+    if (NEVER.has(lower) || lower.startsWith(NEVER_PREFIX)) return;
+    const times = Math.min((counts.get(lower) ?? 0) + more, OCCURRENCES_LIMIT);
+    for (let i = 0; i < times; i++) names.push(name);
+  };
   const over = new Map(oversign.map((name) => [name.toLowerCase(), name]));
   // §5.4: From must be in h=, even of a message that has none.
-  const always = counts.has('from') || over.has('from') ? [] : (['From'] as const);
-  const written = new Map([...over, ...SIGNED.map((name) => [name.toLowerCase(), name] as const)]);
-  const names: string[] = [...always];
-  for (const [lower, name] of written) {
-    if (NEVER.has(lower) || lower.startsWith(NEVER_PREFIX)) continue;
-    const times = Math.min((counts.get(lower) ?? 0) + (over.has(lower) ? 1 : 0), OCCURRENCES_LIMIT);
-    for (let i = 0; i < times; i++) names.push(name);
-  }
+  if (!counts.has('from') && !over.has('from')) names.push('From');
+  for (const [lower, name] of over) list(name, lower, 1);
+  for (const [lower, name] of SIGNED_BY_NAME) if (!over.has(lower)) list(name, lower, 0);
   return names;
 }
 

@@ -136,8 +136,10 @@ export class CommandDecoder {
         return decode(this.#chunk, start, this.#at, this.#macros);
       }
     }
-    if (held === 0) this.#chunk = EMPTY;
-    else this.#keep(held);
+    if (held > 0) this.#keep(held);
+    // The chunk is done with, and its memory free to go.
+    this.#chunk = EMPTY;
+    this.#at = 0;
     return null;
   }
 
@@ -147,7 +149,6 @@ export class CommandDecoder {
     this.#partial = Buffer.allocUnsafeSlow(Math.max(2 * held, LENGTH_OCTETS + 1));
     this.#chunk.copy(this.#partial, 0, this.#at);
     this.#filled = held;
-    this.#at = this.#chunk.length;
   }
 
   #resume(partial: Buffer): Command | null {

@@ -177,8 +177,7 @@ export class Session {
   #fail(error: unknown): void {
     this.#tools.metrics.fault('internal');
     this.#tools.log.error({ daemon: 'policyd', err: error }, 'request could not be answered');
-    this.#socket.destroy();
-    this.#ended = true;
+    this.#close();
   }
 
   #arm(reason: 'slow-request' | 'not-reading'): void {

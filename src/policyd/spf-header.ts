@@ -13,8 +13,10 @@ export interface SpfHeaderNames {
   readonly hostname: string;
 }
 
-/** The longest value of one key, quoting included. Four of them and the host name stay below HEADER_LIMIT. */
+/** The longest mailbox or host name that is shown, escapes included; with these and the host name a line stays below HEADER_LIMIT. */
 const VALUE_LIMIT = 260;
+/** An IPv6 address in its longest form has 45 characters. */
+const ADDRESS_LIMIT = 50;
 /** RFC 5322 §3.2.3 dot-atom. */
 const DOT_ATOM = /^[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+(?:\.[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+)*$/;
 
@@ -57,12 +59,12 @@ function isMailFrom(auth: AuthResult): boolean {
 /** RFC 7208 §9.1. Without a comment, which would be one more place for remote text; the keys say what is needed to check again. */
 function receivedSpf(auth: AuthResult, hostname: string, { client, sender }: MailFacts): string {
   const pairs = [
-    `receiver=${pairValue(hostname)}`,
+    `receiver=${pairValue(hostname, VALUE_LIMIT)}`,
     `identity=${isMailFrom(auth) ? 'mailfrom' : 'helo'}`,
-    `client-ip=${pairValue(client.address)}`,
-    `envelope-from=${quotedString(sender.kind === 'null' ? '<>' : pathText(sender))}`,
+    `client-ip=${pairValue(client.address, ADDRESS_LIMIT)}`,
+    `envelope-from=${quotedString(sender.kind === 'null' ? '<>' : pathText(sender), VALUE_LIMIT)}`,
   ];
-  if (client.helo !== null) pairs.push(`helo=${pairValue(client.helo)}`);
+  if (client.helo !== null) pairs.push(`helo=${pairValue(client.helo, VALUE_LIMIT)}`);
   return `Received-SPF: ${auth.result} ${pairs.join('; ')}`;
 }
 
@@ -83,17 +85,18 @@ function authenticationResults(
 }
 
 /** RFC 7208 §9.1: dot-atom or quoted-string. */
-function pairValue(text: string): string {
-  return text.length <= VALUE_LIMIT && DOT_ATOM.test(text) ? text : quotedString(text);
+function pairValue(text: string, limit: number): string {
+  return text.length <= limit && DOT_ATOM.test(text) ? text : quotedString(text, limit);
 }
 
-/** RFC 5322 §3.2.4, of at most VALUE_LIMIT characters; what is not printable US-ASCII becomes `?`. */
-function quotedString(text: string): string {
+/** RFC 5322 §3.2.4, with at most `limit` characters between the quotes; what is not printable US-ASCII becomes `?`. */
+function quotedString(text: string, limit: number): string {
   let inner = '';
   for (const character of text) {
     const shown = character >= ' ' && character <= '~' ? character : '?';
-    inner += shown === '"' || shown === '\\' ? `\\${shown}` : shown;
-    if (inner.length > VALUE_LIMIT - 6) return `"${inner}..."`;
+    const next = shown === '"' || shown === '\\' ? `\\${shown}` : shown;
+    if (inner.length + next.length > limit - 3) return `"${inner}..."`;
+    inner += next;
   }
   return `"${inner}"`;
 }

@@ -9,7 +9,7 @@ import { newTraceId } from '../runtime/trace-id.ts';
 import { decide, mildest } from '../verdict/decide.ts';
 import type { Outcome } from '../verdict/finding.ts';
 import { rulesFor, type Rules } from '../verdict/rules.ts';
-import { severity, type Verdict } from '../verdict/verdict.ts';
+import type { Verdict } from '../verdict/verdict.ts';
 import { detached, type MailState } from './request.ts';
 import { spfHeader } from './spf-header.ts';
 
@@ -172,9 +172,13 @@ export class Transaction {
         this.#remember(recipient, rules);
         return { verdict, everyone: false };
       case 'quarantine':
-      case 'discard':
+      case 'discard': {
         this.#remember(recipient, rules);
-        return { verdict, everyone: severity(this.#verdictForAll(evidence).kind) >= severity(verdict.kind) };
+        // Both take the whole message. So at this point the most is done that the rules of all recipients agree on.
+        const common = this.#verdictForAll(evidence);
+        const takes = common.kind === 'quarantine' || common.kind === 'discard';
+        return takes ? { verdict: common, everyone: true } : { verdict, everyone: false };
+      }
     }
   }
 

@@ -57,6 +57,8 @@ export class Transactions {
     const transaction = this.#known.get(early);
     if (transaction === undefined) return undefined;
     this.#known.delete(early);
+    // The record of MAIL names no recipient; that of the first RCPT will.
+    transaction.recorded = null;
     this.#known.set(key, transaction);
     return transaction;
   }

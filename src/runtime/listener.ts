@@ -1,5 +1,6 @@
-import { chmod, chown, lstat, readFile, unlink } from 'node:fs/promises';
+import { chmod, chown, lstat, readFile, stat, unlink } from 'node:fs/promises';
 import { createServer, connect, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
 
 /** Where to listen. `mode` and `group` are for unix sockets. */
 export interface ListenerOptions {
@@ -11,7 +12,7 @@ export interface ListenerOptions {
   readonly group: string | null;
   /** Connections at once; what comes above is handed to `onRefused` and closed. */
   readonly maxConnections: number;
-  /** Told when a connection could not be taken (no descriptors left); the listener goes on. */
+  /** Told when a connection could not be taken; the listener goes on. */
   readonly onError?: (error: Error) => void;
 }
 
@@ -39,6 +40,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   EACCES: 'not permitted: choose a port above 1023, or a folder this user may write to',
   EADDRNOTAVAIL: NO_SUCH_ADDRESS,
   ENOTFOUND: NO_SUCH_ADDRESS,
+  ENOTDIR: 'what should be the folder of the socket is none',
   ENOENT: 'the folder of the socket is not there: make it, owned by the user this runs as',
 };
 
@@ -83,7 +85,7 @@ class NetListener implements Listener {
       options.address.kind === 'unix'
         ? `unix:${options.address.path}`
         : `${options.address.host.includes(':') ? `[${options.address.host}]` : options.address.host}:${this.port}`;
-    // accept() fails when descriptors run out. Without a listener for it, whoever opens enough connections would end the process.
+    // An accept() that fails is an event here; without a listener for it, whoever makes it fail would end the process.
     server.on('error', (error) => options.onError?.(error));
     server.on('connection', (socket) => {
       if (this.#serve === null) this.#hold(socket);
@@ -104,6 +106,8 @@ class NetListener implements Listener {
         return;
       }
       this.#open.add(socket);
+      // A reset must not end the process, whoever serves the socket; it is followed by 'close'.
+      socket.on('error', () => socket.destroy());
       socket.once('close', () => this.#open.delete(socket));
       onConnection(socket);
       socket.resume();
@@ -141,9 +145,11 @@ class NetListener implements Listener {
 function listening(server: Server, address: ListenerOptions['address']): Promise<void> {
   return new Promise((resolve, reject) => {
     const failed = (error: NodeJS.ErrnoException): void => {
-      const where = address.kind === 'unix' ? `unix:${address.path}` : `${address.host}:${address.port}`;
-      const what = `cannot listen on ${where} (${error.code ?? error.message})`;
-      reject(new Error(`${what}: ${ADVICE[error.code ?? ''] ?? 'check the address'}`, { cause: error }));
+      reject(
+        address.kind === 'unix'
+          ? notHere(address.path, error)
+          : cannotListen(`${address.host}:${address.port}`, error),
+      );
     };
     server.once('error', failed);
     const target =
@@ -155,13 +161,28 @@ function listening(server: Server, address: ListenerOptions['address']): Promise
   });
 }
 
+function notHere(path: string, error: NodeJS.ErrnoException): Error {
+  return cannotListen(`unix:${path}`, error);
+}
+
+function cannotListen(where: string, error: NodeJS.ErrnoException): Error {
+  const advice = ADVICE[error.code ?? ''] ?? 'check the address';
+  return new Error(`cannot listen on ${where} (${error.code ?? error.message}): ${advice}`, { cause: error });
+}
+
 /** A killed process leaves its socket behind: removed only when nobody answers there. */
 async function removeStaleSocket(path: string): Promise<void> {
   const found = await lstat(path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'EACCES') return null;
-    throw error;
+    if (error.code === 'ENOENT') return null;
+    throw notHere(path, error);
   });
-  if (found === null) return; // what is wrong with the folder, listen() says
+  if (found === null) {
+    // listen() would call a missing folder EACCES.
+    await stat(dirname(path)).catch((error: NodeJS.ErrnoException) => {
+      throw notHere(path, error);
+    });
+    return;
+  }
   if (!found.isSocket()) {
     throw new Error(
       `cannot listen on unix:${path}: there is something that is not a socket; remove it, or choose another path`,

@@ -132,13 +132,12 @@ export function messageEdits(input: MessageEditsInput): readonly Edit[] {
     inserts.push({ name, value: wrapLines(name, foldedValue(value)) });
   }
 
-  const scan = scanOf(input.outcomes);
   const renew = (existing: readonly Placed[], wanted: readonly HeaderField[]): void => {
     if (judged && sameFields(existing, wanted)) return;
     deletes.push(...existing);
     inserts.push(...wanted);
   };
-  renew(found.spam, scan === null ? [] : spamFields(scan, verdict, rules, input.hostname));
+  renew(found.spam, spamFields(scanOf(input.outcomes), verdict, rules, input.hostname));
 
   const [previous] = found.previous;
   const subject = tagSubject({

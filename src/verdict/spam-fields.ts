@@ -11,6 +11,7 @@ const EXTRA_LIMIT = 32;
 /** Column at which SpamAssassin folds the list of tests. */
 const COLUMN = 78;
 
+const FLAG: HeaderField = { name: 'X-Spam-Flag', value: ' YES' };
 const KNOWN = new Set(
   ['checker-version', 'flag', 'level', 'status', 'report'].map((word) => `x-spam-${word}`),
 );
@@ -27,9 +28,17 @@ export function isSpamField(name: string): boolean {
 /**
  * The X-Spam-* fields for one verdict, in SpamAssassin's order. The scanner's own text stays byte for byte wherever it agrees with
  * the verdict; score, threshold and Yes or No become ours where it does not, because the reader is told what was decided.
+ *
+ * Without a scan the flag alone says what the verdict is, and that only of spam: nothing is claimed about points that nobody counted.
  */
-export function spamFields(scan: SpamScan, verdict: Verdict, rules: Rules, hostname: string): HeaderField[] {
+export function spamFields(
+  scan: SpamScan | null,
+  verdict: Verdict,
+  rules: Rules,
+  hostname: string,
+): HeaderField[] {
   const marked = verdict.tagged || verdict.kind === 'junk';
+  if (scan === null) return marked ? [FLAG] : [];
   const score = verdict.score ?? scan.score;
   const own = new Map<string, HeaderField>();
   const extra: HeaderField[] = [];
@@ -47,7 +56,7 @@ export function spamFields(scan: SpamScan, verdict: Verdict, rules: Rules, hostn
       value: ` SpamAssassin on ${hostname}`,
     },
   ];
-  if (marked) fields.push({ name: 'X-Spam-Flag', value: ' YES' });
+  if (marked) fields.push(FLAG);
   fields.push(
     { name: 'X-Spam-Level', value: ` ${stars(score)}` },
     { name: 'X-Spam-Status', value: status(scan, own.get('x-spam-status')?.value, score, marked, rules) },

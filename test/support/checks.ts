@@ -1,10 +1,11 @@
 import type { CheckTools } from '../../src/checks/check.ts';
 
+function unexpected(): never {
+  throw new Error('this test asks nothing of that neighbour');
+}
+
 /** Tools for checks that ask nothing of the world but what the test gives. */
 export function checkTools(values: Partial<CheckTools> = {}): CheckTools {
-  const unexpected = (): never => {
-    throw new Error('this test asks nothing of that neighbour');
-  };
   return {
     clock: { now: () => Date.now(), elapsed: () => performance.now() },
     resolver: { query: unexpected },

@@ -32,7 +32,7 @@ function read(pieces: readonly Buffer[]): string[] {
           seen.push('(overlong)');
           break;
         case 'content':
-          expect(input.chunk.length).toBeGreaterThan(0);
+          if (input.chunk.length === 0) seen.push('(empty)');
           content = `${content}${input.chunk.toString('latin1')}`;
           break;
         case 'end':
@@ -125,16 +125,15 @@ test('a line without end is thrown away as it comes', () => {
 test('60,000 mutated streams are read as the obvious reader reads them', () => {
   const random = seeded(20_261_121);
   const octets = Buffer.from(DIALOGUE, 'latin1');
+  const different: string[] = [];
   for (let i = 0; i < 60_000; i++) {
     const stream = mutated(octets, random);
     const text = stream.toString('latin1');
     const seen = read(cut(stream, 1 + Math.floor(random() * 4), random));
-    const expected = reference(text);
-    if (expected.at(-1) === '(unfinished)') {
-      expect(seen.at(-1)?.slice(0, 12)).toBe('(unfinished)');
-      seen.splice(-1, 1, '(unfinished)');
-    }
-    if (seen.join('\u2028') !== expected.join('\u2028')) expect(seen, `stream ${i}: ${JSON.stringify(text)}`).toEqual(expected);
+    const unfinished = seen.at(-1)?.startsWith('(unfinished)') === true;
+    if (unfinished) seen.splice(-1, 1, '(unfinished)');
+    if (seen.join('\u2028') !== reference(text).join('\u2028')) different.push(text);
     for (const line of seen) parseCommand(line);
   }
+  expect(different).toEqual([]);
 });

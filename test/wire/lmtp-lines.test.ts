@@ -2,12 +2,14 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 
 import { CanonicalLines } from '../../src/lmtp-filter/lines.ts';
-import { lenientEnd, strictContent, strictEnd } from '../support/players/fake-dovecot.ts';
+import { lenientContent, lenientEnd, strictContent, strictEnd } from '../support/players/fake-dovecot.ts';
 
 /** As delivery sends a message. */
 function sent(pieces: readonly string[]): string {
   const lines = new CanonicalLines({ stuffing: true });
-  const text = pieces.map((piece) => Buffer.from(lines.encode(Buffer.from(piece, 'latin1'))).toString('latin1')).join('');
+  const text = pieces
+    .map((piece) => Buffer.from(lines.encode(Buffer.from(piece, 'latin1'))).toString('latin1'))
+    .join('');
   return `${text}${lines.ended ? '' : '\r\n'}.\r\n`;
 }
 
@@ -17,16 +19,16 @@ function canonical(text: string): string {
   return lines === '' || lines.endsWith('\n') ? lines : `${lines}\r\n`;
 }
 
-/** Exactly one message, with the same lines, to a strict reader and to Dovecot 2.3. */
-function expectOneMessage(pieces: readonly string[]): void {
+/** Whether it is exactly one message, with the same lines, to a strict reader and to Dovecot 2.3. */
+function isOneMessage(pieces: readonly string[]): boolean {
   const wire = sent(pieces);
-  const what = JSON.stringify(pieces);
-  if (strictEnd(wire) !== wire.length) expect(strictEnd(wire), what).toBe(wire.length);
-  if (lenientEnd(wire) !== wire.length) expect(lenientEnd(wire), what).toBe(wire.length);
   const content = canonical(pieces.join(''));
-  if (strictContent(wire) !== content) expect(strictContent(wire), what).toBe(content);
-  const lenient = wire.replace(/\.\r?\n$/, '').replaceAll(/(^|\n)\./g, '$1');
-  if (lenient !== content) expect(lenient, what).toBe(content);
+  return (
+    strictEnd(wire) === wire.length &&
+    lenientEnd(wire) === wire.length &&
+    strictContent(wire) === content &&
+    lenientContent(wire) === content
+  );
 }
 
 const OCTETS = ['\r', '\n', '.', '\0', 'a'];
@@ -37,23 +39,25 @@ function* strings(length: number): Generator<string> {
 }
 
 test('every text of up to six octets that matter, split at every place, is one message', () => {
+  const others: string[] = [];
   let count = 0;
   for (let length = 0; length <= 6; length++) {
     for (const text of strings(length)) {
-      for (let i = 0; i <= length; i++) expectOneMessage([text.slice(0, i), text.slice(i)]);
+      for (let i = 0; i <= length; i++) {
+        if (!isOneMessage([text.slice(0, i), text.slice(i)])) others.push(JSON.stringify([text, i]));
+      }
       count += 1;
     }
   }
+  expect(others).toEqual([]);
   expect(count).toBe((5 ** 7 - 1) / 4);
 });
 
 test('so is any text in any pieces', () => {
-  fc.assert(
-    fc.property(fc.array(fc.string({ unit: fc.constantFrom(...OCTETS), maxLength: 12 }), { maxLength: 8 }), (pieces) => {
-      expectOneMessage(pieces);
-    }),
-    { numRuns: 20_000 },
-  );
+  const piece = fc.string({ unit: fc.constantFrom(...OCTETS), maxLength: 12 });
+  expect(
+    fc.check(fc.property(fc.array(piece, { maxLength: 8 }), isOneMessage), { numRuns: 20_000 }),
+  ).toMatchObject({ failed: false });
 });
 
 test('what is canonical is not copied', () => {

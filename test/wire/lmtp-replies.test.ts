@@ -75,6 +75,7 @@ test('a reply may have so many lines, and one more is too many', () => {
 test('60,000 mutated streams give replies or an error, and the same however they are split', () => {
   const random = seeded(5321);
   const octets = Buffer.from(STREAM);
+  const different: string[] = [];
   let errors = 0;
   const outcome = (pieces: readonly Buffer[]): string => {
     const decoder = new ReplyDecoder();
@@ -90,9 +91,8 @@ test('60,000 mutated streams give replies or an error, and the same however they
   };
   for (let i = 0; i < 60_000; i++) {
     const stream = mutated(octets, random);
-    const whole = outcome([stream]);
-    const split = outcome(cut(stream, 3, random));
-    if (split !== whole) expect(split, JSON.stringify(stream.toString('latin1'))).toBe(whole);
+    if (outcome([stream]) !== outcome(cut(stream, 3, random))) different.push(stream.toString('latin1'));
   }
+  expect(different).toEqual([]);
   expect(errors).toBeGreaterThan(1000);
 });

@@ -25,8 +25,11 @@ test.for<[PolicyAction, string]>([
   expect(encodeReply(action)).toBe(bytes);
 });
 
+function field(length: number): PolicyAction {
+  return { kind: 'PREPEND', field: 'X: '.padEnd(length, 'y') };
+}
+
 test('a header field is cut at HEADER_LIMIT, not one before', () => {
-  const field = (length: number): PolicyAction => ({ kind: 'PREPEND', field: 'X: '.padEnd(length, 'y') });
   expect(actionText(field(HEADER_LIMIT))).toBe(`PREPEND X: ${'y'.repeat(HEADER_LIMIT - 3)}`);
   expect(actionText(field(HEADER_LIMIT + 1))).toHaveLength('PREPEND '.length + HEADER_LIMIT);
   expect(actionText(field(HEADER_LIMIT + 1))).toMatch(/\.\.\.$/);

@@ -1,14 +1,15 @@
-import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 
 /** Where in a dialogue something happens. */
-export type Step = 'greeting' | 'LHLO' | 'MAIL' | 'RCPT' | 'DATA' | 'content' | 'dot' | 'RSET' | 'NOOP' | 'QUIT';
+export type Step =
+  'greeting' | 'LHLO' | 'MAIL' | 'RCPT' | 'DATA' | 'content' | 'dot' | 'RSET' | 'NOOP' | 'QUIT';
 
 /** What is sent at a step in place of the usual reply, and what becomes of the connection then. */
 export interface Answer {
   /** With line ends; default: the usual reply. */
   readonly text?: string;
   /** `hang`: nothing more is read or said. Default: it goes on. */
-  readonly then?: 'close' | 'reset' | 'hang';
+  readonly after?: 'close' | 'reset' | 'hang';
 }
 
 export interface StepContext {
@@ -67,7 +68,9 @@ export class FakeDovecot implements AsyncDisposable {
   }
 
   get port(): number {
-    return (this.#server.address() as AddressInfo).port;
+    const address = this.#server.address();
+    if (typeof address !== 'object' || address === null) throw new Error('not listening');
+    return address.port;
   }
 
   get openConnections(): number {
@@ -143,7 +146,11 @@ class Dialogue {
       }
       case 'MAIL': {
         const known = new Set(['BODY', ...this.#fake.capabilities]);
-        const parameters = line.slice(line.indexOf('>') + 1).trim().split(' ').filter((word) => word !== '');
+        const parameters = line
+          .slice('MAIL FROM:'.length + path.length)
+          .trim()
+          .split(' ')
+          .filter((word) => word !== '');
         if (parameters.some((word) => !known.has((word.split('=')[0] ?? '').toUpperCase()))) {
           this.#say('MAIL', line, '555 5.5.4 Unsupported parameters\r\n');
         } else if (this.#from !== null) {
@@ -194,6 +201,7 @@ class Dialogue {
   }
 
   #content(): boolean {
+    if (this.#held === '') return false;
     if (!this.#contentSeen) {
       this.#contentSeen = true;
       this.#say('content', '', '');
@@ -234,14 +242,15 @@ class Dialogue {
       transaction: transactions,
       recipients: this.#to,
     });
-    const text = answer?.text ?? (answer?.then === undefined ? usual : '');
-    switch (answer?.then) {
+    const text = answer?.text ?? (answer?.after === undefined ? usual : '');
+    switch (answer?.after) {
       case undefined:
         this.#write(text);
         break;
       case 'hang':
         this.#write(text);
         this.#dead = true;
+        this.#socket.pause();
         break;
       case 'close':
         this.#dead = true;
@@ -278,7 +287,7 @@ export function strictEnd(octets: string): number {
   return match === null ? -1 : match.index + match[0].length;
 }
 
-function lenientContent(wire: string): string {
+export function lenientContent(wire: string): string {
   return wire.replace(/\.\r?\n$/, '').replaceAll(/(^|\n)\./g, '$1');
 }
 

@@ -29,6 +29,11 @@ export class LmtpTalk implements AsyncDisposable {
     this.socket.write(octets, 'latin1');
   }
 
+  /** The same; resolves when the kernel has it, so that what is sent next comes in a packet of its own. */
+  async sendApart(octets: string): Promise<void> {
+    await new Promise((resolve) => this.socket.write(octets, 'latin1', resolve));
+  }
+
   async ask(line: string): Promise<string> {
     this.send(`${line}\r\n`);
     return await this.reply();
@@ -61,7 +66,8 @@ export class LmtpTalk implements AsyncDisposable {
   /** All replies until the server closes. */
   async rest(): Promise<string[]> {
     const replies: string[] = [];
-    for (let reply = await this.replyOrEnd(); reply !== null; reply = await this.replyOrEnd()) replies.push(reply);
+    for (let reply = await this.replyOrEnd(); reply !== null; reply = await this.replyOrEnd())
+      replies.push(reply);
     return replies;
   }
 

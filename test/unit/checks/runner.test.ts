@@ -45,6 +45,10 @@ function whole(
 }
 
 const finds: Run = async () => [FINDING];
+const obedient: Run = ({ signal }) =>
+  new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(new NeighbourError('given up')));
+  });
 const hangs: Run = () => new Promise(() => {});
 
 function start(checks: readonly AnyBoundCheck[], tools: CheckTools = checkTools()): CheckRun {
@@ -75,7 +79,8 @@ describe('CheckRun', () => {
     );
     run.startMail(MAIL);
     const settled = run.settle();
-    await vi.waitFor(() => expect(observed).toEqual(['b']));
+    await vi.advanceTimersByTimeAsync(0);
+    expect(observed).toEqual(['b']);
     gate.resolve();
     expect(await settled).toEqual([
       { kind: 'found', check: 'a', findings: [], elapsed: 0 },
@@ -101,7 +106,8 @@ describe('CheckRun', () => {
     ];
     const run = new CheckRun(checks, tools, 'in');
     run.startMail(MAIL);
-    await vi.waitFor(() => expect(seen).toEqual([MAIL, tools, {}]));
+    await vi.advanceTimersByTimeAsync(0);
+    expect(seen).toEqual([MAIL, tools, {}]);
     run.startMessage(MESSAGE);
     expect((await run.settle()).map(({ check }) => check)).toEqual(['b', 'a']);
     expect(seen.slice(3)).toEqual([MESSAGE, tools, {}]);
@@ -144,7 +150,7 @@ describe('CheckRun', () => {
     ],
     [
       'something that is no error',
-      () => Promise.reject('text' as unknown as Error),
+      () => Promise.reject('text'),
       { reason: 'failed', detail: 'something that is no error was thrown' },
     ],
     [
@@ -205,7 +211,7 @@ describe('the deadline of a check', () => {
   });
 
   it('reaches the check as an aborted signal, and its late end changes nothing', async () => {
-    const unhandled = vi.fn();
+    const unhandled = vi.fn<() => void>();
     process.on('unhandledRejection', unhandled);
     const gate = Promise.withResolvers<void>();
     let aborted = false;
@@ -225,10 +231,6 @@ describe('the deadline of a check', () => {
   });
 
   it('counts as missed even when the check rejects the moment it is aborted', async () => {
-    const obedient: Run = ({ signal }) =>
-      new Promise((_, reject) => {
-        signal.addEventListener('abort', () => reject(new NeighbourError('given up')));
-      });
     const run = start([mail('a', obedient)]);
     await vi.advanceTimersByTimeAsync(5000);
     expect(await run.settle()).toMatchObject([{ reason: 'deadline' }]);

@@ -125,7 +125,7 @@ describe('the command', () => {
       await store.flush();
       const { code, stdout, stderr } = await postern();
       expect([code, stderr]).toEqual([0, '']);
-      expect(stdout.split('\n').filter((line) => /^2026/.test(line))).toHaveLength(2);
+      expect(stdout.split('\n').filter((line) => line.startsWith('2026'))).toHaveLength(2);
       expect(stdout.indexOf('ffffeeeeddddcccc')).toBeLessThan(stdout.indexOf('first'));
     }
     const { stdout } = await postern('--json', '--verdict', 'reject');

@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
-import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { generateKeyPairSync } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -10,25 +11,23 @@ import { loadConfig } from '../../../src/config/load.ts';
 
 let folder: string;
 
-/** Key files that the snippets name. The sizes and types that are wrong come from openssl, as an operator's would. */
+/** Key files that the snippets name, each with one thing wrong. */
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'postern-mistakes-'));
-  const make = (name: string, ...args: string[]): void => {
-    execFileSync('openssl', [...args, '-out', join(folder, name)], { stdio: 'ignore' });
-  };
-  make('good.private', 'genpkey', '-algorithm', 'ed25519');
-  make('elliptic.private', 'genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256');
-  make('short.private', 'genpkey', '-algorithm', 'RSA', '-pkeyopt', 'rsa_keygen_bits:768');
-  make('public.pem', 'pkey', '-in', join(folder, 'good.private'), '-pubout');
-  make('group.private', 'genpkey', '-algorithm', 'ed25519');
-  make('locked.private', 'genpkey', '-algorithm', 'ed25519', '-aes-128-cbc', '-pass', 'pass:secret');
-  await writeFile(join(folder, 'record.txt'), 'mail._domainkey IN TXT "v=DKIM1; p=MCow"\n', { mode: 0o600 });
-  const damaged = '-----BEGIN PRIVATE KEY-----\nbm90IGEga2V5\n-----END PRIVATE KEY-----\n';
-  await writeFile(join(folder, 'damaged.private'), damaged, { mode: 0o600 });
-  for (const name of ['good.private', 'elliptic.private', 'short.private', 'public.pem', 'locked.private']) {
-    await chmod(join(folder, name), 0o600);
-  }
-  await chmod(join(folder, 'group.private'), 0o640);
+  const put = (name: string, text: string | Buffer, mode = 0o600): Promise<void> =>
+    writeFile(join(folder, name), text, { mode });
+  const pkcs8 = { type: 'pkcs8', format: 'pem' } as const;
+  const good = generateKeyPairSync('ed25519');
+  const pem = good.privateKey.export(pkcs8);
+  const locked = good.privateKey.export({ ...pkcs8, cipher: 'aes-128-cbc', passphrase: 'secret' });
+  await put('good.private', pem);
+  await put('group.private', pem, 0o640);
+  await put('locked.private', locked);
+  await put('public.pem', good.publicKey.export({ type: 'spki', format: 'pem' }));
+  await put('elliptic.private', generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export(pkcs8));
+  await put('short.private', generateKeyPairSync('rsa', { modulusLength: 768 }).privateKey.export(pkcs8));
+  await put('record.txt', 'mail._domainkey IN TXT "v=DKIM1; p=MCow"\n');
+  await put('damaged.private', '-----BEGIN PRIVATE KEY-----\nbm90IGEga2V5\n-----END PRIVATE KEY-----\n');
 });
 
 afterAll(() => rm(folder, { recursive: true }));

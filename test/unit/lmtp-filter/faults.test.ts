@@ -6,8 +6,14 @@ import { letter, metric, spamStub, startFilter, type Running } from './support.t
 
 const NAMES = ['apolo', 'hera', 'zeus', 'hera'];
 
-/** A whole transaction by a pipelining client; the replies after the dot, null when it did not come so far. */
-async function deliverTo(running: Running, names: readonly string[]): Promise<{ rcpt: string[]; dot: string[] | null }> {
+interface Delivered {
+  readonly rcpt: readonly string[];
+  /** Replies after the dot; null when it did not come so far. */
+  readonly dot: readonly string[] | null;
+}
+
+/** A whole transaction by a client that pipelines like Postfix, and counts like it. */
+async function deliverTo(running: Running, names: readonly string[]): Promise<Delivered> {
   await using client = await running.client();
   client.send('MAIL FROM:<thor@valhalla.local>\r\n');
   const mail = await client.reply();
@@ -21,50 +27,59 @@ async function deliverTo(running: Running, names: readonly string[]): Promise<{ 
   client.send(`${letter()}.\r\nQUIT\r\n`);
   const rest = await client.rest();
   // Exactly one for each position, and then the answer to QUIT.
-  expect(rest).toHaveLength(accepted + 1);
+  expect(rest.map((reply) => reply.slice(0, 3))).toHaveLength(accepted + 1);
   expect(rest.at(-1)).toBe('221 2.0.0 Bye');
   return { rcpt, dot: rest.slice(0, -1) };
 }
 
+/** `SAVED`: Dovecot's word for that recipient; otherwise the class of the reply. */
+function gist(reply: string): string {
+  if (/^250 2\.0\.0 <\w+@olimpus\.local> \S+ Saved$/.test(reply)) return 'SAVED';
+  return /^4\d\d 4\./.test(reply) ? '4xx' : reply;
+}
+
 const STEPS: readonly Step[] = ['greeting', 'LHLO', 'RSET', 'MAIL', 'RCPT', 'DATA', 'content', 'dot'];
 const FAULTS: readonly (readonly [string, Answer])[] = [
-  ['closes', { then: 'close' }],
-  ['resets', { then: 'reset' }],
-  ['hangs', { then: 'hang' }],
+  ['closes', { after: 'close' }],
+  ['resets', { after: 'reset' }],
+  ['hangs', { after: 'hang' }],
   ['talks garbage', { text: 'hello\r\n' }],
   ['says 354', { text: '354 go\r\n' }],
   ['says 999', { text: '999 what\r\n' }],
-  ['says half a reply and closes', { text: '250 2.0', then: 'close' }],
-  ['says half a reply and hangs', { text: '250-2.0.0 half\r\n', then: 'hang' }],
-  ['says 421 and closes', { text: '421 4.3.2 shutting down\r\n', then: 'close' }],
+  ['says half a reply and closes', { text: '250 2.0', after: 'close' }],
+  ['says half a reply and hangs', { text: '250-2.0.0 half\r\n', after: 'hang' }],
+  ['says 421 and closes', { text: '421 4.3.2 shutting down\r\n', after: 'close' }],
   ['says too much', { text: '250 2.0.0 OK\r\n'.repeat(9) }],
   ['talks without end', { text: 'x'.repeat(20_000) }],
 ];
 
+/** What is to be seen, when Dovecot behaves like that at that step. */
+function expected(
+  step: Step,
+  fault: string,
+  after: Answer['after'],
+): { gist: string; stored: number; duplicates: boolean } {
+  const saved = { gist: 'SAVED', stored: 1, duplicates: false };
+  // 354 is what DATA is to be answered with; a connection that does not take RSET is replaced by another.
+  if (step === 'DATA' && fault === 'says 354') return saved;
+  if (step === 'RSET' && after !== 'hang') return saved;
+  // A small message leaves in one piece with its dot: it may be stored as long as nothing else is said.
+  const duplicates = step === 'dot' || step === 'content';
+  const stored = step === 'dot' || (step === 'content' && after === undefined) ? 1 : 0;
+  return { gist: '4xx', stored, duplicates };
+}
+
 test.each(STEPS.flatMap((step) => FAULTS.map(([name, answer]) => [step, name, answer] as const)))(
   'at %s Dovecot %s: one reply for each position, and no 250 that is not its own',
-  async (step, _, answer) => {
+  async (step, name, answer) => {
     await using running = await startFilter({ keys: 'upstream_timeout = "100ms"' });
     running.dovecot.fault = (context) => (context.step === step ? answer : null);
-    // 354 is what is wanted there; the message that follows is then taken as usual.
-    const fine = step === 'DATA' && answer.text === '354 go\r\n';
     const { rcpt, dot } = await deliverTo(running, NAMES);
-    const said = dot ?? rcpt;
-    const surplus = step === 'dot' && answer.text?.startsWith('250 2.0.0 OK\r\n250') === true;
-    for (const [i, reply] of said.entries()) {
-      expect(reply.slice(0, 1), `${i}: ${reply}`).toMatch(/[245]/);
-      if (!reply.startsWith('250') || dot === null) continue;
-      // Only what Dovecot has said itself.
-      expect(fine || surplus || reply === '250 2.0.0 OK', reply).toBe(true);
-    }
-    if (!fine && !surplus && dot !== null) expect(dot.every((reply) => /^4\d\d 4\./.test(reply)), dot.join()).toBe(true);
-    if (step === 'dot' && !surplus) {
-      const duplicates = await metric(running.tools.registry, 'postern_lmtp_possible_duplicates_total');
-      expect(duplicates).toBeGreaterThan(0);
-    } else if (!surplus) {
-      expect(await metric(running.tools.registry, 'postern_lmtp_possible_duplicates_total')).toBe(0);
-    }
-    expect(running.dovecot.mails.length).toBe(fine || step === 'dot' ? 1 : 0);
+    const wanted = expected(step, name, answer.after);
+    expect([...new Set((dot ?? rcpt).map(gist))]).toEqual([wanted.gist]);
+    expect(running.dovecot.mails).toHaveLength(wanted.stored);
+    const duplicates = await metric(running.tools.registry, 'postern_lmtp_possible_duplicates_total');
+    expect((duplicates ?? 0) > 0).toBe(wanted.duplicates);
   },
 );
 
@@ -74,11 +89,13 @@ test('Dovecot goes after k of n replies: the k stand, the others are deferred', 
     running.dovecot.fault = ({ step, argument }) => {
       if (step !== 'dot') return null;
       const replies = argument.split(' ').map((path) => `250 2.0.0 ${path} Saved\r\n`);
-      return { text: replies.slice(0, k).join(''), then: 'close' };
+      return { text: replies.slice(0, k).join(''), after: 'close' };
     };
     const { dot } = await deliverTo(running, NAMES);
     expect(dot?.map((reply) => reply.slice(0, 3))).toEqual(NAMES.map((_, i) => (i < k ? '250' : '451')));
-    expect(await metric(running.tools.registry, 'postern_lmtp_possible_duplicates_total')).toBe(NAMES.length - k);
+    expect(await metric(running.tools.registry, 'postern_lmtp_possible_duplicates_total')).toBe(
+      NAMES.length - k,
+    );
   }
 });
 
@@ -93,7 +110,8 @@ test('a connection that Dovecot closed while it was idle costs nobody anything',
   await using running = await startFilter();
   await deliverTo(running, ['zeus']);
   // Not told: the next use finds out.
-  running.dovecot.fault = ({ step, connection }) => (step === 'RSET' && connection === 0 ? { then: 'reset' } : null);
+  running.dovecot.fault = ({ step, connection }) =>
+    step === 'RSET' && connection === 0 ? { after: 'reset' } : null;
   const { dot } = await deliverTo(running, ['zeus']);
   expect(dot?.[0]).toMatch(/^250 2\.0\.0 <zeus@/);
   expect(running.dovecot.connections).toBe(2);
@@ -115,7 +133,7 @@ test('a connection lost between RCPT and the dot is replaced', async () => {
 
 test('a message that is half sent is given up by closing, never by its dot', async () => {
   await using running = await startFilter({ keys: 'upstream_timeout = "100ms"' });
-  running.dovecot.fault = ({ step }) => (step === 'content' ? { then: 'hang' } : null);
+  running.dovecot.fault = ({ step }) => (step === 'content' ? { after: 'hang' } : null);
   await using client = await running.client();
   client.send('MAIL FROM:<thor@valhalla.local>\r\nRCPT TO:<zeus@olimpus.local>\r\nDATA\r\n');
   await client.replies(3);
@@ -174,7 +192,9 @@ test('a client that leaves while Dovecot stores: what it was not told counts as 
     client.socket.destroy();
     return { text: '' };
   };
-  client.send('MAIL FROM:<thor@valhalla.local>\r\nRCPT TO:<zeus@olimpus.local>\r\nRCPT TO:<hera@olimpus.local>\r\nDATA\r\n');
+  client.send(
+    'MAIL FROM:<thor@valhalla.local>\r\nRCPT TO:<zeus@olimpus.local>\r\nRCPT TO:<hera@olimpus.local>\r\nDATA\r\n',
+  );
   await client.replies(4);
   const closed = new Promise((resolve) => client.socket.once('close', resolve));
   client.send(`${letter()}.\r\n`);
@@ -203,7 +223,7 @@ test('every mix of recipients: one reply for each accepted position, with what b
   dovecot.refused.set('<unknown@olimpus.local>', '550 5.1.1 <unknown@olimpus.local> no such user');
   dovecot.refused.set('<later@olimpus.local>', '451 4.3.0 <later@olimpus.local> Temporary internal error');
   dovecot.full.set('<full@olimpus.local>', '552 5.2.2 <full@olimpus.local> Quota exceeded');
-  const expected: Readonly<Record<string, RegExp>> = {
+  const expectedReply: Readonly<Record<string, RegExp>> = {
     zeus: /^250 2\.0\.0 <zeus@olimpus\.local> /,
     plain: /^250 2\.0\.0 <plain@olimpus\.local> /,
     junk: /^250 2\.0\.0 <junk@olimpus\.local> /,
@@ -214,7 +234,10 @@ test('every mix of recipients: one reply for each accepted position, with what b
   };
   await fc.assert(
     fc.asyncProperty(
-      fc.array(fc.constantFrom(...Object.keys(expected), 'unknown', 'later'), { minLength: 1, maxLength: 12 }),
+      fc.array(fc.constantFrom(...Object.keys(expectedReply), 'unknown', 'later'), {
+        minLength: 1,
+        maxLength: 12,
+      }),
       fc.constantFrom(0, 7),
       async (names, pieces) => {
         dovecot.mails.length = 0;
@@ -224,11 +247,8 @@ test('every mix of recipients: one reply for each accepted position, with what b
           names.map((name) => ({ unknown: '550', later: '451' })[name] ?? '250'),
         );
         const accepted = names.filter((name) => name !== 'unknown' && name !== 'later');
-        if (accepted.length === 0) {
-          expect(dot).toBeNull();
-          return;
-        }
-        accepted.forEach((name, i) => expect(dot?.[i]).toMatch(expected[name] ?? /^$/));
+        expect(dot?.length ?? 0).toBe(accepted.length);
+        expect(accepted.filter((name, i) => expectedReply[name]?.test(dot?.[i] ?? '') !== true)).toEqual([]);
         // Everybody's mail was stored as often as promised, and nobody else's.
         const stored = dovecot.mails.flatMap(({ to }) => to).toSorted();
         const promised = accepted.filter((name) => ['zeus', 'plain', 'junk'].includes(name));

@@ -32,7 +32,9 @@ test('SMTPUTF8 is announced when Dovecot has it, and then taken through', async 
   await using client = await LmtpTalk.open(running.target);
   await client.reply();
   expect(await client.ask('LHLO x')).toContain('250-SMTPUTF8\n');
-  expect(await client.ask('MAIL FROM:<th\u00c3\u00b6r@valhalla.local> SMTPUTF8 BODY=8BITMIME')).toBe('250 2.1.0 OK');
+  expect(await client.ask('MAIL FROM:<th\u00c3\u00b6r@valhalla.local> SMTPUTF8 BODY=8BITMIME')).toBe(
+    '250 2.1.0 OK',
+  );
   expect(await client.ask('RCPT TO:<z\u00c3\u00a9us@olimpus.local>')).toBe('250 2.1.5 OK');
   expect(running.dovecot.commands.slice(-2)).toEqual([
     'MAIL FROM:<th\u00c3\u00b6r@valhalla.local> SMTPUTF8 BODY=8BITMIME',
@@ -78,7 +80,9 @@ test('Dovecot gets no parameter that it did not announce, and every path byte fo
   await using running = await startFilter();
   await using client = await running.client();
   await client.ask('MAIL FROM:<"a b>"+x@Valhalla.LOCAL> SIZE=500 BODY=8BITMIME RET=HDRS ENVID=env+2B1');
-  await client.ask('RCPT TO:<Zeus+Detail@Olimpus.local> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;zeus@olimpus.local');
+  await client.ask(
+    'RCPT TO:<Zeus+Detail@Olimpus.local> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;zeus@olimpus.local',
+  );
   expect(running.dovecot.commands.slice(-2)).toEqual([
     'MAIL FROM:<"a b>"+x@Valhalla.LOCAL> BODY=8BITMIME',
     'RCPT TO:<Zeus+Detail@Olimpus.local> ORCPT=rfc822;zeus@olimpus.local',
@@ -111,8 +115,14 @@ test.each([
 test("Dovecot's refusals at RCPT are given at RCPT, in its words; DATA without a recipient is 503", async () => {
   await using running = await startFilter();
   const { refused } = running.dovecot;
-  refused.set('<zeus@olimpus.local>', "550 5.1.1 <zeus@olimpus.local> User doesn't exist: zeus@olimpus.local");
-  refused.set('<hera@olimpus.local>', '452 4.2.2 <hera@olimpus.local> Quota exceeded (mailbox for user is full)');
+  refused.set(
+    '<zeus@olimpus.local>',
+    "550 5.1.1 <zeus@olimpus.local> User doesn't exist: zeus@olimpus.local",
+  );
+  refused.set(
+    '<hera@olimpus.local>',
+    '452 4.2.2 <hera@olimpus.local> Quota exceeded (mailbox for user is full)',
+  );
   await using client = await running.client();
   client.send(`${SENDER}\r\n${ZEUS}\r\n${HERA}\r\nDATA\r\n`);
   expect(await client.replies(4)).toEqual([
@@ -144,12 +154,18 @@ test('one reply for each accepted position, a recipient given twice included', a
 test('words of several lines, 421 and odd characters come through as they may', async () => {
   await using running = await startFilter();
   running.dovecot.fault = ({ step }) =>
-    step === 'dot' ? { text: '250-2.0.0 multi\r\n250 2.0.0 line\u00ff\u001b\r\n421 4.3.2 shutting down\r\n' } : null;
+    step === 'dot'
+      ? { text: '250-2.0.0 multi\r\n250 2.0.0 line\u00ff\u001b\r\n421 4.3.2 shutting down\r\n' }
+      : null;
   await using client = await running.client();
   client.send(`${SENDER}\r\n${ZEUS}\r\n${HERA}\r\nDATA\r\n`);
   await client.replies(4);
   client.send(`${letter()}.\r\nQUIT\r\n`);
-  expect(await client.rest()).toEqual(['250-2.0.0 multi\n250 2.0.0 line??', '451 4.3.2 shutting down', '221 2.0.0 Bye']);
+  expect(await client.rest()).toEqual([
+    '250-2.0.0 multi\n250 2.0.0 line??',
+    '451 4.3.2 shutting down',
+    '221 2.0.0 Bye',
+  ]);
 });
 
 test('an address probe leaves no trace: no message is counted, recorded or logged', async () => {
@@ -160,7 +176,9 @@ test('an address probe leaves no trace: no message is counted, recorded or logge
   client.send('RSET\r\nQUIT\r\n');
   expect(await client.rest()).toEqual(['250 2.0.0 OK', '221 2.0.0 Bye']);
   const { registry, store, lines } = running.tools;
-  expect(await metric(registry, 'postern_lmtp_messages_total', { direction: 'in', verdict: 'accept' })).toBe(0);
+  expect(await metric(registry, 'postern_lmtp_messages_total', { direction: 'in', verdict: 'accept' })).toBe(
+    0,
+  );
   expect(await metric(registry, 'postern_lmtp_recipients_total', { result: 'delivered' })).toBe(0);
   expect(await metric(registry, 'postern_lmtp_upstream_connects_total')).toBe(1);
   expect(store.decisions).toEqual([]);
@@ -196,7 +214,9 @@ test('a session for many messages asks Dovecot on one connection, with RSET betw
 test('what XFORWARD said is forgotten after the message', async () => {
   await using running = await startFilter();
   await using client = await running.client();
-  client.send('XFORWARD ADDR=192.0.2.20 PORT=43741\r\nXFORWARD HELO=odin IDENT=8180B24C465 SOURCE=REMOTE\r\n');
+  client.send(
+    'XFORWARD ADDR=192.0.2.20 PORT=43741\r\nXFORWARD HELO=odin IDENT=8180B24C465 SOURCE=REMOTE\r\n',
+  );
   expect(await client.replies(2)).toEqual(['250 2.0.0 OK', '250 2.0.0 OK']);
   for (let i = 0; i < 2; i++) {
     client.send(`${SENDER}\r\n${ZEUS}\r\nDATA\r\n`);
@@ -219,7 +239,8 @@ test('what XFORWARD said is forgotten after the message', async () => {
 test('so many bad commands are answered, and one more ends the session', async () => {
   await using running = await startFilter();
   await using client = await running.client();
-  for (let i = 0; i < BAD_COMMAND_LIMIT; i++) expect(await client.ask('FROB')).toBe('500 5.5.1 Unknown command');
+  for (let i = 0; i < BAD_COMMAND_LIMIT; i++)
+    expect(await client.ask('FROB')).toBe('500 5.5.1 Unknown command');
   expect(await client.ask('FROB')).toMatch(/^421 4\.7\.0 /);
   expect(await client.replyOrEnd()).toBeNull();
 });

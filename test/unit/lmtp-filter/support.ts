@@ -4,8 +4,14 @@ import { join } from 'node:path';
 
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
+import { z } from 'zod';
 
-import { messageCheck, type CheckDefinition, type CheckTools, type MessageFacts } from '../../../src/checks/check.ts';
+import {
+  messageCheck,
+  type CheckDefinition,
+  type CheckTools,
+  type MessageFacts,
+} from '../../../src/checks/check.ts';
 import type { Config } from '../../../src/config/config.ts';
 import { loadConfig } from '../../../src/config/load.ts';
 import { lmtpFilter, type LmtpFilterTools } from '../../../src/lmtp-filter/daemon.ts';
@@ -20,7 +26,9 @@ import { LmtpTalk } from '../../support/players/lmtp-talk.ts';
 export const HOST = 'mx.olimpus.example';
 
 /** A message as Postfix sends it, with Postfix's own Received on top. */
-export function letter(changes: { readonly top?: string; readonly fields?: string; readonly body?: string } = {}): string {
+export function letter(
+  changes: { readonly top?: string; readonly fields?: string; readonly body?: string } = {},
+): string {
   return (
     `${changes.top ?? ''}Received: from odin.valhalla.local (odin.valhalla.local [192.0.2.20])\r\n` +
     '\tby delphos.olimpus.local (Postfix) with ESMTP id 8180B24C465\r\n' +
@@ -36,7 +44,11 @@ export interface StubCheck {
 }
 
 /** A check of the message by that name, which finds what the test says. */
-export function stubCheck(name: string, codes: readonly string[], findings: readonly Finding[] = []): StubCheck {
+export function stubCheck(
+  name: string,
+  codes: readonly string[],
+  findings: readonly Finding[] = [],
+): StubCheck {
   const asked: MessageFacts[] = [];
   const stub: StubCheck = {
     asked,
@@ -73,13 +85,23 @@ export async function configOf(toml: string, checks: readonly StubCheck[]): Prom
   try {
     const path = join(folder, 'postern.toml');
     await writeFile(path, toml);
-    const result = await loadConfig(path, checks.map(({ definition }) => definition));
+    const result = await loadConfig(
+      path,
+      checks.map(({ definition }) => definition),
+    );
     if (!result.ok) throw new Error(JSON.stringify(result.problems));
     // The state folder must outlive this function, and spool files have no names.
-    return { ...result.config, file: { ...result.config.file, state: { ...result.config.file.state, folder: tmpdir() } } };
+    return {
+      ...result.config,
+      file: { ...result.config.file, state: { ...result.config.file.state, folder: tmpdir() } },
+    };
   } finally {
     await rm(folder, { recursive: true });
   }
+}
+
+function unused(): Promise<never> {
+  return Promise.reject(new Error('lmtp-filter has no business with this'));
 }
 
 export interface TestStore extends Store {
@@ -95,7 +117,6 @@ export function testStore(): TestStore {
   const decisions: Decision[] = [];
   const joined: TraceKeys[] = [];
   const scans = new Map<string, SpamScan>();
-  const unused = (): Promise<never> => Promise.reject(new Error('lmtp-filter has no business with this'));
   const store: TestStore = {
     decisions,
     joined,
@@ -116,11 +137,8 @@ export function testStore(): TestStore {
   return store;
 }
 
-export interface LogLine {
-  readonly level: string;
-  readonly msg: string;
-  readonly [field: string]: unknown;
-}
+const LOG_LINE = z.looseObject({ level: z.string(), msg: z.string() });
+export type LogLine = z.infer<typeof LOG_LINE>;
 
 export interface TestTools extends LmtpFilterTools {
   readonly store: TestStore;
@@ -129,9 +147,6 @@ export interface TestTools extends LmtpFilterTools {
 
 export function testTools(): TestTools {
   const lines: LogLine[] = [];
-  const unused = (): never => {
-    throw new Error('lmtp-filter asks the world through its checks');
-  };
   const checks: CheckTools = {
     clock: { now: () => Date.now(), elapsed: () => performance.now() },
     resolver: { query: unused },
@@ -141,7 +156,7 @@ export function testTools(): TestTools {
   };
   const log = pino(
     { level: 'debug', formatters: { level: (label) => ({ level: label }) } },
-    { write: (line: string) => void lines.push(JSON.parse(line) as LogLine) },
+    { write: (line: string) => void lines.push(LOG_LINE.parse(JSON.parse(line))) },
   );
   return { log, registry: new Registry(), store: testStore(), checks, lines };
 }
@@ -155,8 +170,6 @@ export interface Running extends AsyncDisposable {
   readonly config: Config;
   /** A client that has said LHLO. */
   client(): Promise<LmtpTalk>;
-  /** Keys of `lmtp-filter` that differ from those the daemon began with. */
-  configure(toml: string): Promise<Config>;
 }
 
 export interface RunOptions {
@@ -166,18 +179,19 @@ export interface RunOptions {
   readonly toml?: string;
   readonly checks?: readonly StubCheck[];
   readonly dovecot?: FakeDovecot;
+  readonly stateFolder?: string;
 }
 
 /** The daemon on a port of its own, with Dovecot behind it. */
 export async function startFilter(options: RunOptions = {}): Promise<Running> {
   const dovecot = options.dovecot ?? (await FakeDovecot.open());
   const checks = options.checks ?? [];
-  const configure = (keys: string): Promise<Config> =>
-    configOf(
-      `[site]\nhostname = "${HOST}"\n[lmtp-filter]\nupstream = "127.0.0.1:${dovecot.port}"\n${keys}\n${options.toml ?? ''}`,
-      checks,
-    );
-  const config = await configure(options.keys ?? '');
+  const loaded = await configOf(
+    `[site]\nhostname = "${HOST}"\n[lmtp-filter]\nupstream = "127.0.0.1:${dovecot.port}"\n${options.keys ?? ''}\n${options.toml ?? ''}`,
+    checks,
+  );
+  const state = { ...loaded.file.state, folder: options.stateFolder ?? loaded.file.state.folder };
+  const config = { ...loaded, file: { ...loaded.file, state } };
   const tools = testTools();
   const listener = await openListener({
     address: { kind: 'tcp', host: '127.0.0.1', port: 0 },
@@ -195,7 +209,6 @@ export async function startFilter(options: RunOptions = {}): Promise<Running> {
     dovecot,
     config,
     client: () => LmtpTalk.introduced(target),
-    configure,
     async [Symbol.asyncDispose]() {
       await listener[Symbol.asyncDispose]();
       await dovecot[Symbol.asyncDispose]();
@@ -212,6 +225,6 @@ export async function metric(
   const found = await registry.getSingleMetric(name)?.get();
   const wanted = Object.entries(labels);
   return found?.values.find((series) =>
-    wanted.every(([label, value]) => (series.labels as Record<string, unknown>)[label] === value),
+    wanted.every(([label, value]) => Reflect.get(series.labels, label) === value),
   )?.value;
 }

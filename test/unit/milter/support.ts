@@ -111,9 +111,10 @@ export async function configOf(
   const folder = await mkdtemp(join(tmpdir(), 'milter-test-'));
   try {
     const path = join(folder, 'postern.toml');
-    const site = `[site]\nhostname = "mx.olimpus.example"\n[state]\nfolder = ${JSON.stringify(tmpdir())}\n`;
+    const site = `site.hostname = "mx.olimpus.example"\nstate.folder = ${JSON.stringify(tmpdir())}\n`;
     await writeFile(path, `${site}${toml}`);
-    for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text, { mode: 0o600 });
+    for (const [name, text] of Object.entries(files))
+      await writeFile(join(folder, name), text, { mode: 0o600 });
     const result = await loadConfig(path, checks);
     if (!result.ok) throw new Error(JSON.stringify(result.problems));
     return result.config;
@@ -203,12 +204,16 @@ export interface StartOptions {
   readonly files?: Readonly<Record<string, string>>;
   readonly checks?: StubChecks;
   readonly tools?: TestTools;
+  /** Folder of spool files. */
+  readonly spool?: string;
 }
 
 /** The daemon on a port of its own. */
 export async function startMilter(options: StartOptions = {}): Promise<Running> {
   const { toml = '', files = {}, checks = stubChecks(), tools = testTools() } = options;
-  const config = await configOf(toml, checks.definitions, files);
+  const loaded = await configOf(toml, checks.definitions, files);
+  const folder = options.spool ?? loaded.file.state.folder;
+  const config = { ...loaded, file: { ...loaded.file, state: { ...loaded.file.state, folder } } };
   const listener = await openListener({
     address: { kind: 'tcp', host: '127.0.0.1', port: 0 },
     mode: 0o600,

@@ -1,6 +1,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
@@ -21,6 +22,7 @@ import type { Decision, Store, TraceKeys } from '../../../src/ports/store.ts';
 import type { Daemon } from '../../../src/runtime/daemon.ts';
 import { openListener, type Listener } from '../../../src/runtime/listener.ts';
 import type { Finding } from '../../../src/verdict/finding.ts';
+import type { Target } from '../../support/players/dial.ts';
 import { policyRequest, type PolicyAttributes } from '../../support/players/policy-client.ts';
 
 /** A request at RCPT as Postfix sends it, with what a test changes. */
@@ -170,16 +172,18 @@ export function testTools(): TestTools {
 export interface Running extends AsyncDisposable {
   readonly daemon: Daemon<Config>;
   readonly listener: Listener;
-  readonly target: { readonly port: number };
+  readonly target: Target;
   readonly tools: TestTools;
   readonly spf: StubCheck;
 }
 
-/** The daemon on a port of its own. */
-export async function startPolicyd(toml = '', spf = stubSpf(), tools = testTools()): Promise<Running> {
+/** The daemon on a port of its own, or on a unix socket. */
+export async function startPolicyd(toml = '', path: string | null = null): Promise<Running> {
+  const spf = stubSpf();
+  const tools = testTools();
   const config = await configOf(toml, spf);
   const listener = await openListener({
-    address: { kind: 'tcp', host: '127.0.0.1', port: 0 },
+    address: path === null ? { kind: 'tcp', host: '127.0.0.1', port: 0 } : { kind: 'unix', path },
     mode: 0o600,
     group: null,
     maxConnections: config.file.policyd.max_connections,
@@ -188,7 +192,7 @@ export async function startPolicyd(toml = '', spf = stubSpf(), tools = testTools
   return {
     daemon,
     listener,
-    target: { port: listener.port ?? 0 },
+    target: path === null ? { port: listener.port ?? 0 } : { path },
     tools,
     spf,
     [Symbol.asyncDispose]: () => listener[Symbol.asyncDispose](),
@@ -206,4 +210,21 @@ export async function metric(
   return found?.values.find((series) =>
     wanted.every(([label, value]) => (series.labels as Record<string, unknown>)[label] === value),
   )?.value;
+}
+
+/** Waits for the event loop to bring something about; the time limit of the test guards it. */
+export async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await setImmediate();
+}
+
+/** From now on the check waits until it is let go. */
+export function waitingCheck({ spf }: Running): { readonly asked: Promise<void>; readonly open: () => void } {
+  const asked = Promise.withResolvers<void>();
+  const opened = Promise.withResolvers<void>();
+  spf.run = async (facts) => {
+    asked.resolve();
+    await opened.promise;
+    return [spfFinding('pass', facts)];
+  };
+  return { asked: asked.promise, open: opened.resolve };
 }

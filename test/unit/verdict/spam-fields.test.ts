@@ -129,6 +129,16 @@ describe('spamFields', () => {
   });
 });
 
+describe('spamFields without a scan', () => {
+  it('claim nothing but what the verdict is', () => {
+    const flag = [{ name: 'X-Spam-Flag', value: ' YES' }];
+    expect(spamFields(null, accept(), rules(), 'mx.example')).toEqual([]);
+    expect(spamFields(null, accept({ tagged: true }), rules(), 'mx.example')).toEqual(flag);
+    expect(spamFields(null, { ...accept(), kind: 'junk' }, rules(), 'mx.example')).toEqual(flag);
+    expect(spamFields(null, { ...accept(), kind: 'quarantine' }, rules(), 'mx.example')).toEqual([]);
+  });
+});
+
 describe('isSpamField', () => {
   it.each([
     ['X-Spam-Flag', true],
