@@ -242,10 +242,8 @@ const scenarios: readonly Scenario[] = [
 
 try {
   const results: Result[] = [];
-  await using _sink = await Watched.start(
-    [join(import.meta.dirname, 'sink.ts'), String(ports.sink)],
-    'ready',
-  );
+  await using cleanup = new AsyncDisposableStack();
+  cleanup.use(await Watched.start([join(import.meta.dirname, 'sink.ts'), String(ports.sink)], 'ready'));
   // A server for each daemon, so that the peak of memory is that daemon's own.
   for (const daemon of ['policyd', 'milter', 'lmtp-filter']) {
     const mine = scenarios.filter(({ name }) => name.startsWith(daemon) && name.includes(options.only));

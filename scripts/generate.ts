@@ -25,7 +25,7 @@ const FILES: readonly Generated[] = [
 const root = new URL('../', import.meta.url);
 
 /** What a file is to hold, formatted as the project's other files of its kind. */
-export async function generated({ path, text }: Generated): Promise<string> {
+async function generated({ path, text }: Generated): Promise<string> {
   if (!path.endsWith('.md')) return text();
   const url = fileURLToPath(new URL(path, root));
   return await format(await text(), { ...(await resolveConfig(url)), filepath: url });

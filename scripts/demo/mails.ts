@@ -11,8 +11,8 @@ export const ALICE = `alice@${DOMAIN}`;
 export const PASSWORD = 'demo';
 
 /** A host that friend.example sends from, and one that it does not. */
-export const FRIEND = { addr: '192.0.2.25', name: 'mail.friend.example', helo: 'mail.friend.example' };
-export const STRANGER = {
+const FRIEND = { addr: '192.0.2.25', name: 'mail.friend.example', helo: 'mail.friend.example' };
+const STRANGER = {
   addr: '198.51.100.99',
   name: 'host.stranger.example',
   helo: 'host.stranger.example',

@@ -1,12 +1,13 @@
 import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { DnsServer } from '../../test/support/players/dns-server.ts';
 import { freePort } from '../../test/support/neighbours/ports.ts';
 import { startProcess, type RunningProcess } from '../../test/support/neighbours/process.ts';
-import { BOB, CAROL, DOMAIN } from './mails.ts';
+import { CAROL, DOMAIN } from './mails.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
 
@@ -95,11 +96,7 @@ export async function setStage(options: StageOptions): Promise<Stage> {
   };
 }
 
-/** Whom the demo's Dovecot has mailboxes for. */
-export const MAILBOXES = [BOB, CAROL] as const;
-
 async function portFor(usual: number): Promise<number> {
-  const { createServer } = await import('node:net');
   const free = await new Promise<boolean>((resolve) => {
     const server = createServer();
     server.once('error', () => resolve(false));

@@ -21,8 +21,8 @@ export interface ResolverOptions {
 }
 
 /** Questions under way at once, each with a socket; more wait, and more than that are failed at once. */
-export const SOCKETS_LIMIT = 256;
-export const WAITING_LIMIT = 10_000;
+const SOCKETS_LIMIT = 256;
+const WAITING_LIMIT = 10_000;
 
 /** Servers tried for one question. With a single server it is asked twice: packets get lost. */
 const ATTEMPTS_LIMIT = 3;

@@ -16,15 +16,15 @@ import type {
 } from '../ports/mail-auth.ts';
 import type { Message } from '../mail/message.ts';
 import type { Resolver } from '../ports/resolver.ts';
-import { verifySignatures } from './mail-auth-dkim.ts';
+import { SIGNATURES_LIMIT, verifySignatures } from './mail-auth-dkim.ts';
 import { Questions, type Lookup } from './mail-auth-dns.ts';
 
 /**
  * DNS questions of one evaluation. SPF: RFC 7208 §4.6.4 allows ten terms, each of which may be an MX with ten hosts, and then the
  * explanation. DKIM: one key to a signature. DMARC: RFC 9989 §4.10 allows eight to a tree walk, of which most are shared.
  */
-export const SPF_QUERIES_LIMIT = 128;
-export const DKIM_QUERIES_LIMIT = 8;
+const SPF_QUERIES_LIMIT = 128;
+const DKIM_QUERIES_LIMIT = SIGNATURES_LIMIT;
 export const DMARC_QUERIES_LIMIT = 40;
 
 /** Signatures of a clock that goes ahead are taken, and those that have just expired. RFC 6376 §3.5 (x=). */

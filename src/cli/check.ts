@@ -16,7 +16,7 @@ export async function check(args: readonly string[]): Promise<number> {
 }
 
 /** What a configuration sets up, for people. */
-export function summary(config: Config): string {
+function summary(config: Config): string {
   const { file, checks, signing, policy } = config;
   const upstream = formatSocketAddress(file['lmtp-filter'].upstream);
   const rows: [string, string][] = [

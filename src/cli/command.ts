@@ -1,3 +1,4 @@
+import { nearest, oneLine } from '../config/errors.ts';
 import { EXIT, parseRun, UsageError } from './arguments.ts';
 import { helpText } from './help.ts';
 import { version } from './version.ts';
@@ -33,9 +34,7 @@ export async function command(args: readonly string[]): Promise<number> {
       case '':
         throw new UsageError('which command? There are run, check, wire and history');
       default:
-        throw new UsageError(
-          word.startsWith('-') ? `unknown option ${word}` : `there is no command "${word}"`,
-        );
+        throw new UsageError(word.startsWith('-') ? `unknown option ${word}` : noCommand(word));
     }
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
@@ -43,6 +42,13 @@ export async function command(args: readonly string[]): Promise<number> {
     process.stderr.write(`postern: ${error.message}\nSee: ${help}\n`);
     return EXIT.usage;
   }
+}
+
+const COMMANDS = ['run', 'check', 'wire', 'history'];
+
+function noCommand(word: string): string {
+  const near = nearest(word, COMMANDS);
+  return `there is no command "${oneLine(word)}"${near === null ? '' : `; did you mean "${near}"?`}`;
 }
 
 const HELP_WORDS = new Set(['--help', '-h', 'help']);

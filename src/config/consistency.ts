@@ -9,6 +9,9 @@ import { formatSocketAddress, type SocketAddress } from './values.ts';
 
 type Path = readonly PropertyKey[];
 
+/** As many words are named when none is near. */
+const LONGEST_LIST = 16;
+
 /** What no single value shows: words that name something that is not there, and values that contradict each other. */
 export class ConsistencyCheck {
   readonly problems: Problem[] = [];
@@ -42,16 +45,16 @@ export class ConsistencyCheck {
     if (table?.kind !== 'table') return;
     for (const word of table.entries.keys()) {
       if (words.includes(word)) continue;
-      const near = nearest(word, words);
-      const check = this.#checks.find(({ name }) => word.startsWith(`${name}.`));
-      const siblings = check === undefined ? [] : Object.keys(check.codes);
-      const few = siblings.length > 0 ? siblings : words;
-      const remedy =
-        near === null
-          ? `expected ${few.length > 12 ? 'a code of docs/configuration.md' : oneOf(few)}`
-          : `did you mean "${near}"?`;
-      this.#say([...path, word], 'key', wrong, remedy);
+      this.#say([...path, word], 'key', wrong, this.#meant(word, words));
     }
+  }
+
+  #meant(word: string, words: readonly string[]): string {
+    const check = this.#checks.find(({ name }) => word === name || word.startsWith(`${name}.`));
+    const near = word === check?.name ? null : nearest(word, words);
+    if (near !== null) return `did you mean "${near}"?`;
+    const few = check === undefined ? words : Object.keys(check.codes);
+    return `expected ${few.length > LONGEST_LIST ? 'a code of docs/configuration.md' : oneOf(few)}`;
   }
 
   /** @param defaulted keys whose values were wrong: `file` has their defaults, which nobody wrote */
@@ -65,14 +68,14 @@ export class ConsistencyCheck {
     this.#needs(file);
     for (const daemon of ['milter', 'lmtp-filter'] as const) {
       const { memory_per_message: memory, max_message_size: largest } = file[daemon];
-      if (memory > largest) {
+      // The default is no mistake: such messages just never need a spool file.
+      if (memory > largest && this.#written([daemon, 'memory_per_message'])) {
         const wrong = 'more than max_message_size allows a message to have';
         this.#say([daemon, 'memory_per_message'], 'value', wrong, 'expected no more than max_message_size');
       }
     }
     if (!file.site.hostname.includes('.')) {
-      const where =
-        nodeAt(this.#root, ['site', 'hostname']) === undefined ? "the system's host name" : 'site.hostname';
+      const where = this.#written(['site', 'hostname']) ? 'site.hostname' : "the system's host name";
       this.notes.push(
         `${where} is "${file.site.hostname}", without a domain; set site.hostname to the name in DNS`,
       );
@@ -92,7 +95,9 @@ export class ConsistencyCheck {
     ] as const;
     for (const [lower, low, higher, high] of pairs) {
       if (low === null || high === null || low <= high) continue;
-      const written = nodeAt(this.#root, [...path, higher]) !== undefined;
+      const written = this.#written([...path, higher]);
+      // What an override takes over from the site or the domain is named there.
+      if (!written && !this.#written([...path, lower])) continue;
       const key = written ? higher : lower;
       const wrong = written
         ? `${higher} at ${high} points is below ${lower} at ${low} points`
@@ -149,7 +154,7 @@ export class ConsistencyCheck {
       const other = taken.find(({ address }) => collide(address, mine.address));
       if (other !== undefined) {
         // The default of one can be in the way of what the file says of the other; the place is where the file says something.
-        const [here, there] = nodeAt(this.#root, mine.path) === undefined ? [other, mine] : [mine, other];
+        const [here, there] = this.#written(mine.path) ? [mine, other] : [other, mine];
         const wrong = `${keyPath(there.path)} listens on ${formatSocketAddress(there.address)} already`;
         this.#say(here.path, 'value', wrong, 'expected an address of its own');
       }
@@ -160,10 +165,7 @@ export class ConsistencyCheck {
     const loop = taken.find(({ address }) => collide(address, upstream));
     if (loop !== undefined) {
       const own = collide(listen, upstream);
-      const path =
-        nodeAt(this.#root, ['lmtp-filter', 'upstream']) === undefined
-          ? loop.path
-          : ['lmtp-filter', 'upstream'];
+      const path = this.#written(['lmtp-filter', 'upstream']) ? ['lmtp-filter', 'upstream'] : loop.path;
       const wrong = `mail would be delivered to ${own ? 'the filter itself' : keyPath(loop.path)}`;
       this.#say(path, 'value', wrong, "expected the address of Dovecot's LMTP listener");
     }
@@ -210,6 +212,10 @@ export class ConsistencyCheck {
           this.notes.push(`checks.${check.name} is on without checks.${need}, on whose findings it builds`);
       }
     }
+  }
+
+  #written(path: Path): boolean {
+    return nodeAt(this.#root, path) !== undefined;
   }
 
   #say(path: Path, place: 'key' | 'value', wrong: string, remedy: string): void {

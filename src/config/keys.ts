@@ -51,7 +51,7 @@ function isCredential(path: string): boolean {
 }
 
 /** @param name of the file, for messages */
-export function parseSigningKey(pem: string, name: string): KeyReading {
+function parseSigningKey(pem: string, name: string): KeyReading {
   const label = /-----BEGIN ([A-Z0-9 ]{1,40})-----/.exec(pem)?.[1];
   if (label === undefined) return bad(`${shown(name)} holds no PEM`, MAKE_ONE);
   if (label.endsWith('PUBLIC KEY'))

@@ -55,19 +55,24 @@ export async function loadConfig(
   problems.push(...read.problems.filter((problem) => mistakes.length === 0 || !problem.missing));
   const folder = path === null ? process.cwd() : dirname(resolve(path));
   const keys: SigningKey[] = [];
-  const notes: string[] = [];
   if (read.file !== null) {
     consistency.values(read.file, new Set(read.problems.map(({ key }) => key)));
     for (const [index, entry] of read.file.signing.key.entries()) {
       const key = await loadKey(entry, folder);
+      const place = ['signing', 'key', index, 'file'];
       if (key.ok) {
         keys.push(key.key);
-        if (key.note !== null) notes.push(`${keyPath(['signing', 'key', index, 'file'])}: ${key.note}`);
-        continue;
+        if (key.note !== null) consistency.notes.push(`${keyPath(place)}: ${key.note}`);
+      } else {
+        const { wrong, remedy } = key;
+        problems.push({
+          file: name,
+          position: nodeAt(root, place)?.at ?? null,
+          key: keyPath(place),
+          wrong,
+          remedy,
+        });
       }
-      const place = ['signing', 'key', index, 'file'];
-      const position = nodeAt(root, place)?.at ?? null;
-      problems.push({ file: name, position, key: keyPath(place), wrong: key.wrong, remedy: key.remedy });
     }
   }
   problems.push(...consistency.problems);
@@ -81,7 +86,7 @@ export async function loadConfig(
     checks: bindChecks(file, root, checks),
     signing: signingOf(file, keys),
   };
-  return { ok: true, config: frozen(config), notes: [...consistency.notes, ...notes] };
+  return { ok: true, config: frozen(config), notes: consistency.notes };
 }
 
 type Text = { readonly ok: true; readonly text: string } | { readonly ok: false; readonly problem: Problem };
@@ -235,9 +240,10 @@ function withoutRepeats(problems: readonly Problem[]): Problem[] {
   });
 }
 
-/** Plain objects and lists, all the way down; keys, maps and checks are values of their own. */
+/** Plain objects and lists, all the way down, those in maps too; keys and checks are values of their own. */
 function frozen<T>(value: T): T {
   if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value;
+  if (value instanceof Map) for (const inner of value.values()) frozen(inner);
   const prototype: unknown = Object.getPrototypeOf(value);
   if (prototype !== Object.prototype && prototype !== Array.prototype && prototype !== null) return value;
   Object.freeze(value);

@@ -14,15 +14,6 @@ export type SocketAddress =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly path: string };
 
-/** A socket of ours: with the permissions of its path, when it is a unix socket. */
-export interface ListenAddress {
-  readonly address: SocketAddress;
-  /** Permission bits of the path, such as 0o660. */
-  readonly mode: number;
-  /** Group name or number that shall own the path; null: the process's own. */
-  readonly group: string | null;
-}
-
 /** A set of IP networks. */
 export interface NetworkSet {
   has(address: string): boolean;

@@ -6,8 +6,6 @@ const AHEAD = 64 * 1024;
 const UNREAD_REPLIES = 64 * 1024;
 /** Replies to a group of commands leave together, but none waits longer than this for those after it. */
 export const HOLD_MS = 1000;
-/** How long the client may take to read our last reply. */
-const END_MS = 5000;
 
 export type Read =
   { readonly kind: 'piece'; readonly piece: Buffer } | { readonly kind: 'gone' | 'silent' | 'given-up' };
@@ -23,6 +21,7 @@ export class ClientStream {
   #holding: NodeJS.Timeout | null = null;
   #flushing = false;
   #givenUp = false;
+  #ended = false;
   #onGone: () => void = () => {};
 
   constructor(socket: Socket) {
@@ -97,14 +96,27 @@ export class ClientStream {
     if (this.#socket.writableLength > UNREAD_REPLIES) this.#waitForReader();
   }
 
-  /** Sends what was said, and ends. */
-  end(): void {
+  /**
+   * Sends what was said, and ends; resolves when the connection is gone. The client's side is read to its end and thrown away: to close
+   * over unread octets is to reset, which may take our last reply with it.
+   */
+  async end(patienceMs: number): Promise<void> {
     this.flush();
-    this.#socket.end(() => this.#socket.destroy());
-    this.#socket.setTimeout(END_MS, () => this.#socket.destroy());
+    this.#ended = true;
+    this.#pieces.length = 0;
+    this.#socket.setTimeout(0);
+    if (this.#socket.closed) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#socket.once('close', resolve);
+    const timer = setTimeout(() => this.#socket.destroy(), patienceMs);
+    this.#socket.end();
+    this.#socket.resume();
+    await promise;
+    clearTimeout(timer);
   }
 
   #receive(piece: Buffer): void {
+    if (this.#ended) return;
     if (this.#reading !== null) {
       this.#hand({ kind: 'piece', piece });
       return;

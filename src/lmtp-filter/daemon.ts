@@ -32,6 +32,7 @@ class LmtpFilter implements Daemon<Config> {
   readonly #pools = new Set<UpstreamPool>();
   #config: Config;
   #pool: UpstreamPool;
+  #stopping = false;
 
   constructor(listener: Listener, config: Config, tools: LmtpFilterTools) {
     this.#listener = listener;
@@ -57,6 +58,7 @@ class LmtpFilter implements Daemon<Config> {
   }
 
   async stop(signal: AbortSignal): Promise<void> {
+    this.#stopping = true;
     await this.#listener.close();
     const cut = (): void => {
       for (const session of this.#sessions.keys()) session.cut();
@@ -82,6 +84,7 @@ class LmtpFilter implements Daemon<Config> {
       log,
     });
     this.#metrics.sessions(1);
+    if (this.#stopping) session.stop();
     const ended = session.run().finally(() => {
       this.#sessions.delete(session);
       this.#metrics.sessions(-1);

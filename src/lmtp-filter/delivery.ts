@@ -108,44 +108,37 @@ class Delivery {
       this.#connection.setPatience(this.#patience());
       return positions;
     }
+    // Two waits before DATA (for a connection, for MAIL), and Postfix's patience must outlast what comes after them.
+    const spare = Math.min(2 * pool.options.timeoutMs, DELIVERY_BUDGET_MS / 2);
+    if (this.#input.remaining() < spare) throw new UpstreamError('timeout', 'no time is left for this group');
     // Given back in the middle of a transaction: `begin` takes it out again at once, and starts with RSET.
     if (this.#connection !== null) pool.release(this.#connection);
     this.#connection = null;
     this.#opened = false;
     this.#clean = false;
-    const { connection, reply } = await pool.begin((capabilities) => mailLine(sender, capabilities));
+    const { connection, reply, more } = await pool.begin((capabilities) => [
+      mailLine(sender, capabilities),
+      ...positions.map((position) => rcptLine(this.#recipient(position), capabilities)),
+    ]);
     this.#connection = connection;
     connection.setPatience(this.#patience());
     if (!isPositive(reply)) {
       for (const position of positions) this.#refuse(position, reply);
       return [];
     }
-    const accepted: number[] = [];
-    for (const [position, answer] of await this.#rcpts(connection, positions)) {
-      if (isPositive(answer)) accepted.push(position);
-      else this.#refuse(position, answer);
-    }
-    return accepted;
+    const answers = await Promise.all(more);
+    return positions.filter((position, i) => {
+      const answer = answers[i];
+      if (answer === undefined || isPositive(answer)) return answer !== undefined;
+      this.#refuse(position, answer);
+      return false;
+    });
   }
 
-  async #rcpts(
-    connection: UpstreamConnection,
-    positions: readonly number[],
-  ): Promise<readonly (readonly [number, UpstreamReply])[]> {
-    const ask = async (position: number): Promise<readonly [number, UpstreamReply]> => {
-      const recipient = this.#input.recipients[position];
-      if (recipient === undefined) throw new Error(`no recipient has position ${position}`);
-      return [position, await connection.command(rcptLine(recipient, connection.capabilities))];
-    };
-    if (!connection.capabilities.has('PIPELINING')) {
-      const answers: (readonly [number, UpstreamReply])[] = [];
-      for (const position of positions) answers.push(await ask(position));
-      return answers;
-    }
-    connection.cork();
-    const answers = Promise.all(positions.map(ask));
-    connection.uncork();
-    return await answers;
+  #recipient(position: number): PathCommand {
+    const recipient = this.#input.recipients[position];
+    if (recipient === undefined) throw new Error(`no recipient has position ${position}`);
+    return recipient;
   }
 
   async #transfer(group: Group, accepted: readonly number[]): Promise<void> {

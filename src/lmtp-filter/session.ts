@@ -2,6 +2,7 @@ import type { Socket } from 'node:net';
 
 import { ClientStream } from './client-stream.ts';
 import { parseCommand, type Command } from './command.ts';
+import type { PathCommand } from './envelope-lines.ts';
 import { finish } from './finish.ts';
 import { Intake } from './intake.ts';
 import { greeting, lhloReply, problem, SAY } from './render.ts';
@@ -10,7 +11,11 @@ import { LmtpDecoder, type Input } from './wire.ts';
 import { forward, NOTHING_FORWARDED, type Forwarded } from './xforward.ts';
 
 /** RFC 5321 §4.5.3.2.7: a server waits for 5 minutes at least. */
-export const IDLE_MS = 300_000;
+const IDLE_MS = 300_000;
+/** How long the client may take to read our last reply, and to end its side. */
+const END_MS = 5000;
+/** The same, when this process is to end now. */
+const CUT_END_MS = 200;
 /** Commands in a row that are not understood. Dovecot's own limit is 10. */
 export const BAD_COMMAND_LIMIT = 20;
 
@@ -29,8 +34,8 @@ export class Session {
   #introduced = false;
   #forwarded: Forwarded = NOTHING_FORWARDED;
   #transaction: Transaction | null = null;
-  /** The reply to a MAIL that was refused, for the recipients pipelined behind it. */
-  #refused: string | null = null;
+  /** Was taken from the decoder, and is next. */
+  #ahead: Input | null = null;
   #badCommands = 0;
   #stopping = false;
 
@@ -50,7 +55,7 @@ export class Session {
       this.#tools.log.error({ daemon: 'lmtp-filter', err: error }, 'session failed');
     } finally {
       await this.#abandon();
-      this.#stream.end();
+      await this.#stream.end(this.#cut.signal.aborted ? CUT_END_MS : END_MS);
     }
   }
 
@@ -89,7 +94,8 @@ export class Session {
 
   async #next(): Promise<Input | { readonly kind: 'gone' | 'silent' | 'given-up' }> {
     for (;;) {
-      const input = this.#decoder.next();
+      const input = this.#ahead ?? this.#decoder.next();
+      this.#ahead = null;
       if (input !== null) return input;
       const read = await this.#stream.read(IDLE_MS);
       if (read.kind !== 'piece') return read;
@@ -110,39 +116,63 @@ export class Session {
       this.#say(SAY.bye);
       return 'end';
     }
-    this.#say(await this.#reply(command));
+    await this.#answer(command);
     return command.verb === 'DATA' && this.#transaction !== null && this.#transaction.accepted.length > 0
       ? await this.#content(this.#transaction)
       : 'on';
   }
 
-  async #reply(command: Exclude<Command, { verb: 'none' | 'QUIT' }>): Promise<string> {
+  async #answer(command: Exclude<Command, { verb: 'none' } | { verb: 'QUIT' }>): Promise<void> {
     switch (command.verb) {
       case 'LHLO':
-        return await this.#lhlo();
+        this.#say(await this.#lhlo());
+        break;
       case 'XFORWARD':
-        return this.#xforward(command.attributes);
-      case 'MAIL': {
-        if (!this.#introduced) return SAY.lhloFirst;
-        if (this.#transaction !== null) return SAY.nested;
-        const begun = await Transaction.begin(command, this.#forwarded, this.#tools);
-        this.#transaction = begun.transaction;
-        this.#refused = begun.transaction === null ? begun.reply : null;
-        return begun.reply;
-      }
+        this.#say(this.#xforward(command.attributes));
+        break;
+      case 'MAIL':
+        await this.#mail(command);
+        break;
       case 'RCPT':
-        return (await this.#transaction?.rcpt(command)) ?? this.#refused ?? SAY.mailFirst;
+        if (this.#transaction === null) this.#say(SAY.mailFirst);
+        else await this.#transaction.rcpt([command, ...this.#rcptsHere()], (reply) => this.#say(reply));
+        break;
       case 'DATA':
-        if (this.#transaction === null) return this.#refused === null ? SAY.mailFirst : SAY.noRecipients;
-        return this.#transaction.accepted.length === 0 ? SAY.noRecipients : SAY.go;
+        if (this.#transaction === null) this.#say(SAY.mailFirst);
+        else this.#say(this.#transaction.accepted.length === 0 ? SAY.noRecipients : SAY.go);
+        break;
       case 'RSET':
         await this.#abandon();
-        return SAY.ok;
+        this.#say(SAY.ok);
+        break;
       case 'NOOP':
-        return SAY.ok;
+        this.#say(SAY.ok);
+        break;
       case 'VRFY':
-        return SAY.cannotVerify;
+        this.#say(SAY.cannotVerify);
+        break;
     }
+  }
+
+  async #mail(sender: PathCommand): Promise<void> {
+    if (!this.#introduced) return this.#say(SAY.lhloFirst);
+    // One that was refused stays for the recipients pipelined behind it, and is in nobody's way.
+    if (this.#transaction?.begun === true) return this.#say(SAY.nested);
+    this.#transaction = new Transaction(sender, this.#forwarded, this.#tools);
+    await this.#transaction.mail(this.#rcptsHere(), (reply) => this.#say(reply));
+  }
+
+  /** The RCPTs that have come already: Dovecot is asked about all of them at once. */
+  #rcptsHere(): PathCommand[] {
+    const commands: PathCommand[] = [];
+    while (this.#ahead === null) {
+      const input = this.#decoder.next();
+      if (input === null) break;
+      const command = input.kind === 'line' ? parseCommand(input.text) : null;
+      if (command?.verb === 'RCPT') commands.push(command);
+      else this.#ahead = input;
+    }
+    return commands;
   }
 
   async #lhlo(): Promise<string> {
@@ -156,7 +186,7 @@ export class Session {
   }
 
   #xforward(attributes: string): string {
-    if (this.#transaction !== null) return SAY.xforwardLate;
+    if (this.#transaction?.begun === true) return SAY.xforwardLate;
     const forwarded = forward(this.#forwarded, attributes);
     if (forwarded === null) return SAY.badXforward;
     this.#forwarded = forwarded;
@@ -205,7 +235,6 @@ export class Session {
   async #abandon(): Promise<void> {
     const transaction = this.#transaction;
     this.#transaction = null;
-    this.#refused = null;
     this.#forwarded = NOTHING_FORWARDED;
     await transaction?.abandon();
   }

@@ -16,6 +16,7 @@ import {
 } from './envelope-lines.ts';
 import { relayed, SAY, upstreamFailure } from './render.ts';
 import type { LmtpMetrics } from './metrics.ts';
+import type { UpstreamReply } from './reply-decoder.ts';
 import { UpstreamError, type UpstreamConnection } from './upstream-connection.ts';
 import type { UpstreamPool } from './upstream.ts';
 import type { Forwarded } from './xforward.ts';
@@ -32,6 +33,15 @@ export interface TransactionTools {
   readonly log: Log;
 }
 
+/** Takes one reply, without its line end. */
+export type Say = (reply: string) => void;
+
+interface Planned {
+  readonly recipient: PathCommand;
+  /** null: Dovecot is asked. */
+  readonly problem: string | null;
+}
+
 /**
  * One mail transaction from MAIL to DATA. Dovecot is asked in step, so that its refusals of recipients are given at RCPT, where
  * Postfix has them before the message is sent.
@@ -42,26 +52,19 @@ export class Transaction {
   readonly #sender: PathCommand;
   readonly #accepted: PathCommand[] = [];
   #connection: UpstreamConnection | null = null;
+  #begun = false;
   /** Why no recipient can be taken any more. */
   #refusal: string | null = null;
 
-  private constructor(sender: PathCommand, forwarded: Forwarded, tools: TransactionTools) {
+  constructor(sender: PathCommand, forwarded: Forwarded, tools: TransactionTools) {
     this.#sender = sender;
     this.#forwarded = forwarded;
     this.#tools = tools;
   }
 
-  /** MAIL. Without a transaction the reply is a refusal, which recipients pipelined behind MAIL are to get too. */
-  static async begin(
-    sender: PathCommand,
-    forwarded: Forwarded,
-    tools: TransactionTools,
-  ): Promise<{ readonly transaction: Transaction | null; readonly reply: string }> {
-    const problem = mailProblem(sender, tools.config.file['lmtp-filter'].max_message_size);
-    if (problem !== null) return { transaction: null, reply: problem };
-    const transaction = new Transaction(sender, forwarded, tools);
-    const reply = await transaction.#mail();
-    return { transaction: transaction.#connection === null ? null : transaction, reply };
+  /** Whether MAIL was accepted. */
+  get begun(): boolean {
+    return this.#begun;
   }
 
   get forwarded(): Forwarded {
@@ -107,23 +110,26 @@ export class Transaction {
     return connection?.usable === true ? connection : null;
   }
 
-  /** RCPT. */
-  async rcpt(recipient: PathCommand): Promise<string> {
-    if (this.#refusal !== null) return this.#refusal;
-    const problem = rcptProblem(recipient, wantsSmtputf8(this.#sender));
-    if (problem !== null) return problem;
-    if (this.#accepted.length >= RECIPIENT_LIMIT) return SAY.tooManyRecipients;
-    const connection = this.#connection;
-    if (connection === null) return SAY.lost;
-    try {
-      const reply = await connection.command(rcptLine(recipient, connection.capabilities));
-      if (reply.code < 300) this.#accepted.push(recipient);
-      else if (reply.code < 400) throw new UpstreamError('protocol', `RCPT answered with ${reply.code}`);
-      return relayed(reply);
-    } catch (error) {
-      // Recipients accepted before are tried again on another connection after the dot.
-      return this.#lost(error);
+  /** MAIL, and the RCPTs that came with it: one reply for each, in their order. Where MAIL is refused, so are they. */
+  async mail(recipients: readonly PathCommand[], say: Say): Promise<void> {
+    this.#refusal = mailProblem(this.#sender, this.#tools.config.file['lmtp-filter'].max_message_size);
+    const plan = this.#plan(recipients);
+    let more: readonly Promise<UpstreamReply>[] = [];
+    if (this.#refusal === null) {
+      const begun = await this.#begin(plan);
+      say(begun.reply);
+      more = begun.more;
+    } else {
+      say(this.#refusal);
     }
+    await this.#answer(plan, more, say);
+  }
+
+  /** RCPTs that came together: one reply for each, in their order. */
+  async rcpt(recipients: readonly PathCommand[], say: Say): Promise<void> {
+    const plan = this.#plan(recipients);
+    const { capabilities } = this.#connection ?? { capabilities: new Set() };
+    await this.#answer(plan, this.#connection?.pipeline(linesOf(plan, capabilities)) ?? [], say);
   }
 
   /** RSET, or the client is gone. */
@@ -132,25 +138,68 @@ export class Transaction {
     if (connection !== null) await this.#tools.pool.reset(connection);
   }
 
-  async #mail(): Promise<string> {
+  /** What is wrong with each recipient before Dovecot is asked. */
+  #plan(recipients: readonly PathCommand[]): readonly Planned[] {
+    const smtputf8 = wantsSmtputf8(this.#sender);
+    let room = RECIPIENT_LIMIT - this.#accepted.length;
+    return recipients.map((recipient) => {
+      const problem = rcptProblem(recipient, smtputf8) ?? (room <= 0 ? SAY.tooManyRecipients : null);
+      if (problem === null) room -= 1;
+      return { recipient, problem };
+    });
+  }
+
+  async #begin(
+    plan: readonly Planned[],
+  ): Promise<{ reply: string; more: readonly Promise<UpstreamReply>[] }> {
+    let able = true;
     try {
-      let unwilling = false;
-      const { connection, reply } = await this.#tools.pool.begin((capabilities) => {
-        unwilling = wantsSmtputf8(this.#sender) && !capabilities.has('SMTPUTF8');
+      const { connection, reply, more } = await this.#tools.pool.begin((capabilities) => {
+        able = !wantsSmtputf8(this.#sender) || capabilities.has('SMTPUTF8');
         // A command that changes nothing, so that the connection is none the worse for it.
-        return unwilling ? 'NOOP' : mailLine(this.#sender, capabilities);
+        return able ? [mailLine(this.#sender, capabilities), ...linesOf(plan, capabilities)] : ['NOOP'];
       });
+      if (able && reply.code < 300) {
+        this.#connection = connection;
+        this.#begun = true;
+        return { reply: relayed(reply), more };
+      }
       if (reply.code >= 300 && reply.code < 400) {
         connection.destroy();
         throw new UpstreamError('protocol', `MAIL answered with ${reply.code}`);
       }
-      if (unwilling || reply.code >= 400) {
-        this.#tools.pool.release(connection);
-        return unwilling ? SAY.noSmtputf8 : relayed(reply);
+      this.#tools.pool.release(connection);
+      this.#refusal = able ? relayed(reply) : SAY.noSmtputf8;
+      return { reply: this.#refusal, more: [] };
+    } catch (error) {
+      return { reply: this.#lost(error), more: [] };
+    }
+  }
+
+  /** Gives each recipient its reply; those that Dovecot was asked about take theirs from `replies`. */
+  async #answer(
+    plan: readonly Planned[],
+    replies: readonly Promise<UpstreamReply>[],
+    say: Say,
+  ): Promise<void> {
+    let asked = 0;
+    for (const { recipient, problem } of plan) {
+      if (this.#refusal === null && problem === null) say(await this.#accept(recipient, replies[asked++]));
+      else say(this.#refusal ?? problem ?? SAY.internal);
+    }
+  }
+
+  async #accept(recipient: PathCommand, answer: Promise<UpstreamReply> | undefined): Promise<string> {
+    try {
+      const reply = await answer;
+      if (reply === undefined) throw new UpstreamError('lost', 'the connection was lost before RCPT');
+      if (reply.code >= 300 && reply.code < 400) {
+        throw new UpstreamError('protocol', `RCPT answered with ${reply.code}`);
       }
-      this.#connection = connection;
+      if (reply.code < 300) this.#accepted.push(recipient);
       return relayed(reply);
     } catch (error) {
+      // Recipients accepted before are tried again on another connection after the dot.
       return this.#lost(error);
     }
   }
@@ -167,4 +216,10 @@ export class Transaction {
     this.#refusal = upstreamFailure(error);
     return this.#refusal;
   }
+}
+
+function linesOf(plan: readonly Planned[], capabilities: ReadonlySet<string>): string[] {
+  return plan.flatMap(({ recipient, problem }) =>
+    problem === null ? [rcptLine(recipient, capabilities)] : [],
+  );
 }

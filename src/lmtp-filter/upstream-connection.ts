@@ -1,6 +1,7 @@
 import { connect, type Socket } from 'node:net';
 
 import type { SocketAddress } from '../config/values.ts';
+import { printable } from '../mail/reply.ts';
 import { ReplyDecoder, ReplyError, type UpstreamReply } from './reply-decoder.ts';
 
 export type UpstreamFailure =
@@ -67,21 +68,28 @@ export class UpstreamConnection {
     socket.on('close', () => this.#fail(new UpstreamError('lost', 'connection closed')));
   }
 
-  /** Connects, takes the greeting and introduces itself. `signal` ends that, and nothing later. @throws {UpstreamError} */
+  /**
+   * Connects, takes the greeting and introduces itself, all within the time for one reply: Postfix waits for all of it together.
+   * `signal` ends that, and nothing later. @throws {UpstreamError}
+   */
   static async open(options: UpstreamOptions, signal: AbortSignal): Promise<UpstreamConnection> {
+    const begun = performance.now();
+    const left = (): number => Math.max(1, options.timeoutMs - (performance.now() - begun));
     const socket = await connected(options, signal);
-    const connection = new UpstreamConnection(socket, options.timeoutMs);
+    const connection = new UpstreamConnection(socket, left());
     const giveUp = (): void => connection.destroy();
     signal.addEventListener('abort', giveUp);
     try {
       const greeting = await connection.expect();
       if (greeting.code !== 220) throw unwilling('greeting', greeting);
+      connection.setPatience(left());
       const lhlo = await connection.command(`LHLO ${options.hostname}`);
       if (lhlo.code !== 250) throw unwilling('LHLO', lhlo);
       // The first line is the server's name. RFC 5321 §4.1.1.1; keywords in any case, §2.4.
       connection.#capabilities = new Set(
         lhlo.lines.slice(1).map((line) => (line.split(' ')[0] ?? '').toUpperCase()),
       );
+      connection.setPatience(options.timeoutMs);
       return connection;
     } catch (error) {
       connection.destroy();
@@ -125,6 +133,28 @@ export class UpstreamConnection {
     const reply = this.expect();
     if (this.#failed === null) this.#socket.write(`${line}\r\n`, 'latin1');
     return reply;
+  }
+
+  /**
+   * Sends commands; one reply for each. In one segment where the server takes that (RFC 2920 §3.1), otherwise each when the one before
+   * is answered. A reply that nobody awaits may fail without harm.
+   */
+  pipeline(lines: readonly string[]): Promise<UpstreamReply>[] {
+    const replies: Promise<UpstreamReply>[] = [];
+    if (this.#capabilities.has('PIPELINING')) {
+      this.#socket.cork();
+      for (const line of lines) replies.push(this.command(line));
+      this.#socket.uncork();
+    } else {
+      let before: Promise<unknown> = Promise.resolve();
+      for (const line of lines) {
+        const reply = before.then(() => this.command(line));
+        before = reply;
+        replies.push(reply);
+      }
+    }
+    for (const reply of replies) reply.catch(() => {});
+    return replies;
   }
 
   /** The next reply, for what was sent before. @throws {UpstreamError} */
@@ -238,7 +268,8 @@ export class UpstreamConnection {
 }
 
 function unwilling(step: string, reply: UpstreamReply): UpstreamError {
-  return new UpstreamError('protocol', `${step} answered with ${reply.code} ${reply.lines[0] ?? ''}`);
+  const text = printable(reply.lines[0] ?? '', 200);
+  return new UpstreamError('protocol', `${step} answered with ${reply.code} ${text}`);
 }
 
 function connected({ address, timeoutMs }: UpstreamOptions, signal: AbortSignal): Promise<Socket> {

@@ -18,7 +18,12 @@ export interface Begun {
   readonly connection: UpstreamConnection;
   /** The answer to MAIL. */
   readonly reply: UpstreamReply;
+  /** The answers to what was sent behind it. */
+  readonly more: readonly Promise<UpstreamReply>[];
 }
+
+/** MAIL, and what is to be sent behind it. */
+export type Opening = (capabilities: ReadonlySet<string>) => readonly [mail: string, ...more: string[]];
 
 interface Idle {
   readonly connection: UpstreamConnection;
@@ -60,15 +65,15 @@ export class UpstreamPool {
   }
 
   /**
-   * Sends MAIL on a connection that is free, or on a new one. A connection that the server closed while it was idle costs nothing:
-   * MAIL does no harm when it is sent twice.
+   * Begins a transaction on a connection that is free, or on a new one. A connection that the server closed while it was idle costs
+   * nothing: what comes before DATA does no harm when it is sent twice.
    *
    * @throws {UpstreamError}
    */
-  async begin(mail: (capabilities: ReadonlySet<string>) => string): Promise<Begun> {
+  async begin(opening: Opening): Promise<Begun> {
     for (let free = this.#take(); free !== null; free = this.#take()) {
       try {
-        return await again(free, mail(free.capabilities));
+        return await again(free, opening);
       } catch (error) {
         free.destroy();
         // One that hangs makes others likely to hang, each for as long.
@@ -77,7 +82,7 @@ export class UpstreamPool {
     }
     const connection = await this.#connect();
     try {
-      return { connection, reply: await connection.command(mail(connection.capabilities)) };
+      return await begun(connection, connection.pipeline(opening(connection.capabilities)));
     } catch (error) {
       connection.destroy();
       throw error;
@@ -151,17 +156,22 @@ export class UpstreamPool {
   }
 }
 
-/** RSET and MAIL on a connection that was used before, in one segment where the server takes that. RFC 2920 §3.1. */
-async function again(connection: UpstreamConnection, mail: string): Promise<Begun> {
-  if (!connection.capabilities.has('PIPELINING')) {
-    const reset = await connection.command('RSET');
-    if (reset.code !== 250) throw new UpstreamError('protocol', `RSET answered with ${reset.code}`);
-    return { connection, reply: await connection.command(mail) };
-  }
-  connection.cork();
-  const replies = Promise.all([connection.command('RSET'), connection.command(mail)]);
-  connection.uncork();
-  const [reset, reply] = await replies;
-  if (reset.code !== 250) throw new UpstreamError('protocol', `RSET answered with ${reset.code}`);
-  return { connection, reply };
+/** A transaction on a connection that was used before. */
+async function again(connection: UpstreamConnection, opening: Opening): Promise<Begun> {
+  const [rset, ...replies] = connection.pipeline(['RSET', ...opening(connection.capabilities)]);
+  const reset = await rset;
+  if (reset?.code !== 250) throw new UpstreamError('protocol', `RSET answered with ${reset?.code}`);
+  const result = await begun(connection, replies);
+  // RFC 5321 §3.8: it is about to close.
+  if (result.reply.code === 421) throw new UpstreamError('lost', 'the server closes the connection');
+  return result;
+}
+
+async function begun(connection: UpstreamConnection, replies: Promise<UpstreamReply>[]): Promise<Begun> {
+  const [mail, ...more] = replies;
+  if (mail === undefined) throw new Error('no MAIL was sent');
+  const reply = await mail;
+  // What was sent behind it is refused as well; the connection is free when that is through.
+  if (reply.code >= 300) await Promise.allSettled(more);
+  return { connection, reply, more };
 }

@@ -1,4 +1,4 @@
-import { trimBlanks, unfold, type HeaderList } from '../mail/header.ts';
+import { unfold, type HeaderList } from '../mail/header.ts';
 
 /** Longer than any From that Postfix hands to a filter (60,000 octets). */
 const FROM_LIMIT = 64 * 1024;
@@ -36,12 +36,14 @@ const QUOTED = 'q';
 
 class AddressListReader {
   readonly #domains: string[] = [];
-  /** Outside angle brackets: a phrase, or an address without brackets. White space is kept as one space. */
+  /** Outside angle brackets: a phrase, or an address without brackets. White space inside is one space. */
   #bare = '';
   /** Inside angle brackets; null before them. */
   #angle: string | null = null;
   #state: 'bare' | 'angle' | 'after-angle' | 'after-group' = 'bare';
   #inGroup = false;
+  /** Whether white space or a comment came since the last text. */
+  #spaced = false;
 
   /** Reads one token at `at`; the place after it, or null when it can't stand there. */
   read(value: string, at: number): number | null {
@@ -72,7 +74,7 @@ class AddressListReader {
         return this.#close() ? at + 1 : null;
       case ':':
         if (this.#state === 'angle') return this.#text(c, at + 1);
-        if (this.#state !== 'bare' || this.#inGroup || trimBlanks(this.#bare) === '') return null;
+        if (this.#state !== 'bare' || this.#inGroup || this.#bare === '') return null;
         this.#inGroup = true;
         this.#bare = '';
         return at + 1;
@@ -94,12 +96,14 @@ class AddressListReader {
   }
 
   #text(text: string, end: number | null): number | null {
+    const spaced = this.#spaced ? ` ${text}` : text;
+    this.#spaced = false;
     switch (this.#state) {
       case 'bare':
-        this.#bare += text;
+        this.#bare += this.#bare === '' ? text : spaced;
         return end;
       case 'angle':
-        this.#angle += text;
+        this.#angle = this.#angle === null || this.#angle === '' ? text : this.#angle + spaced;
         return end;
       case 'after-angle':
       case 'after-group':
@@ -108,18 +112,18 @@ class AddressListReader {
   }
 
   #space(end: number | null): number | null {
-    if (this.#state === 'bare' && !this.#bare.endsWith(' ')) this.#bare += ' ';
-    if (this.#state === 'angle' && this.#angle?.endsWith(' ') === false) this.#angle += ' ';
+    this.#spaced = true;
     return end;
   }
 
   /** Ends one address, or nothing (RFC 5322 §4.4 allows empty list elements). */
   #close(): boolean {
     const spec = this.#angle === null ? this.#bare : withoutRoute(this.#angle);
-    const empty = this.#angle === null && trimBlanks(spec) === '';
+    const empty = this.#angle === null && spec === '';
     this.#bare = '';
     this.#angle = null;
     this.#state = 'bare';
+    this.#spaced = false;
     if (empty) return true;
     const domain = specDomain(spec);
     if (domain === null) return false;
@@ -130,12 +134,12 @@ class AddressListReader {
 
 /** RFC 5322 §4.4 obs-route: `@a,@b:local@domain`. */
 function withoutRoute(angle: string): string {
-  return trimBlanks(angle).startsWith('@') ? angle.slice(angle.lastIndexOf(':') + 1) : angle;
+  return angle.startsWith('@') ? angle.slice(angle.lastIndexOf(':') + 1) : angle;
 }
 
 /** The domain of `local@domain`; RFC 5322 §4.4 allows white space around the dots and the at sign. */
 function specDomain(spec: string): string | null {
-  const text = trimBlanks(spec).replaceAll(/ ?([@.]) ?/g, '$1');
+  const text = spec.replaceAll(/ ?([@.]) ?/g, '$1');
   const at = text.indexOf('@');
   if (at < 1 || at !== text.lastIndexOf('@') || / /.test(text) || /[,:[]/.test(text.slice(0, at)))
     return null;

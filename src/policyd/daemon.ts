@@ -20,7 +20,6 @@ export function policyd(listener: Listener, config: Config, tools: PolicydTools)
   const responder = new Responder(config, { checks, store, log, metrics });
   const sessions = new Set<Session>();
   let full = false;
-  let stopping = false;
 
   listener.serve(
     (socket) => {
@@ -32,7 +31,6 @@ export function policyd(listener: Listener, config: Config, tools: PolicydTools)
         metrics.connected(-1);
         full = false;
       });
-      if (stopping) session.stop();
     },
     () => {
       metrics.refused();
@@ -48,7 +46,6 @@ export function policyd(listener: Listener, config: Config, tools: PolicydTools)
       responder.reload(next);
     },
     async stop(signal) {
-      stopping = true;
       await listener.close();
       const cut = (): void => {
         responder.abort();

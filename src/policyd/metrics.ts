@@ -6,12 +6,12 @@ import type { OutcomeObserver } from '../checks/runner.ts';
 import type { Action } from '../verdict/rules.ts';
 import type { Verdict } from '../verdict/verdict.ts';
 import { MAIL_STATES, STATES, type State } from './request.ts';
-import { PROTOCOL_ERRORS, type PolicyAction, type ProtocolError } from './wire.ts';
+import { PROTOCOL_ERRORS, type PolicyAction } from './wire.ts';
 
 /** Why a connection was closed by us while the peer may have wanted more. */
-export const FAULTS = [...PROTOCOL_ERRORS, 'cut-off', 'slow-request', 'not-reading', 'internal'] as const;
+const FAULTS = [...PROTOCOL_ERRORS, 'cut-off', 'slow-request', 'not-reading', 'internal'] as const;
 /** `cut-off`: the peer closed in the middle of a request. `slow-request`, `not-reading`: it took too long over its part. */
-export type Fault = ProtocolError | (typeof FAULTS)[number];
+export type Fault = (typeof FAULTS)[number];
 
 export interface PolicydMetrics {
   /** `rule`: of the verdict; null where nothing was judged. `milliseconds`: from the complete request to the answer. */

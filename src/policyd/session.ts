@@ -76,7 +76,7 @@ export class Session {
   }
 
   #read(chunk: Buffer): void {
-    if (this.#ended) return;
+    if (this.#ended || this.#ending === 'now') return;
     const { requests, error } = this.#decoder.push(chunk);
     if (requests.length > 0) {
       if (!this.#waiting) this.#disarm();

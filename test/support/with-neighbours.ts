@@ -6,5 +6,7 @@ import { neighboursAvailable } from './neighbours/available.ts';
 export function describeWithNeighbours(title: string, body: () => void): void {
   const available = neighboursAvailable();
   const reason = available.ok ? '' : ` (skipped: ${available.reason})`;
-  describe.skipIf(!available.ok)(`${title}${reason}`, () => body());
+  describe.skipIf(!available.ok)(`${title}${reason}`, () => {
+    body();
+  });
 }

@@ -198,9 +198,9 @@ test('packets at the limit are read, one octet more is refused before it has com
         : code === 'D'
           ? `Cn\0${'v'.repeat(length - 4)}\0`
           : `${'v'.repeat(length - 1)}\0`;
-    expect(errorOf(packet(code, payload)), code).toBeNull();
+    expect([code, errorOf(packet(code, payload))]).toEqual([code, null]);
     const head = Buffer.concat([words(limit + 1), Buffer.from(code)]);
-    expect(errorOf(head), code).toBe('packet-length');
+    expect([code, errorOf(head)]).toEqual([code, 'packet-length']);
   }
 });
 

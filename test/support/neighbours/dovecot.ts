@@ -7,7 +7,7 @@ import { LineLog, type WaitOptions } from './line-log.ts';
 import { freePort } from './ports.ts';
 import { type RunningProcess, run, startProcess } from './process.ts';
 
-export type { DovecotOptions, DovecotUser } from './dovecot-config.ts';
+export type { DovecotOptions } from './dovecot-config.ts';
 
 const SAVED = /saved mail to|stored mail into/;
 

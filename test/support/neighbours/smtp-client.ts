@@ -207,7 +207,7 @@ export async function sendMail(mail: Mail): Promise<MailReplies> {
   return { ...envelope, data, ...(end && { end }), outcome: end ?? data };
 }
 
-export function isPositive(reply: Reply): boolean {
+function isPositive(reply: Reply): boolean {
   return reply.code >= 200 && reply.code < 300;
 }
 

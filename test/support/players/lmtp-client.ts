@@ -93,7 +93,7 @@ export class LmtpClient implements AsyncDisposable {
 }
 
 /** RFC 5321 §4.5.2, with the closing dot. */
-export function stuffed(content: Uint8Array): Buffer {
+function stuffed(content: Uint8Array): Buffer {
   const text = Buffer.from(content)
     .toString('latin1')
     .replaceAll(/(^|\r\n)\./g, '$1..');

@@ -74,7 +74,8 @@ describe('help and version', () => {
 
 test.each([
   [[], 'which command? There are run, check, wire and history', 'postern --help'],
-  [['chekc'], 'there is no command "chekc"', 'postern --help'],
+  [['chekc'], 'there is no command "chekc"; did you mean "check"?', 'postern --help'],
+  [['serve'], 'there is no command "serve"', 'postern --help'],
   [['--verbose'], 'unknown option --verbose', 'postern --help'],
   [['help', 'x'], 'there is no help about "x"', 'postern --help'],
   [['run', 'x'], 'no daemon is named "x"; there are policyd, milter, lmtp-filter', 'postern run --help'],

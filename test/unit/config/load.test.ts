@@ -81,7 +81,11 @@ test('the value is frozen all the way down', async () => {
   const config = await loaded('[[override]]\nrecipients = ["a@example.org"]\nthresholds.tag = 1\n');
   const open: string[] = [];
   const visit = (value: unknown, path: string): void => {
-    if (typeof value !== 'object' || value === null || value instanceof Map) return;
+    if (typeof value !== 'object' || value === null) return;
+    if (value instanceof Map) {
+      for (const [key, inner] of value) visit(inner, `${path}.${String(key)}`);
+      return; // its type alone keeps a map from being changed
+    }
     if (!Object.isFrozen(value)) open.push(path);
     if (path.startsWith('.checks.')) return; // its parts are the check's own
     for (const [key, inner] of Object.entries(value)) visit(inner, `${path}.${key}`);
@@ -267,6 +271,10 @@ describe('signing keys', () => {
     const result = await load(entry('over'));
     expect(result.ok ? '' : result.problems[0]?.wrong).toContain('it has more than 65536 octets');
   });
+});
+
+test('a message size below the default of memory_per_message is no mistake', async () => {
+  expect((await load('milter.max_message_size = "512KiB"\n')).ok).toBe(true);
 });
 
 test('canonicalization and expiry are taken apart', async () => {

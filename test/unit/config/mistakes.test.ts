@@ -291,6 +291,18 @@ const MISTAKES: readonly Mistake[] = [
       'postern.toml:6:3: override[2].recipients[1]: "thor@example.org" is here a second time; remove it here or on line 2',
     ],
   },
+  {
+    name: 'the name of a check in place of a finding code',
+    file: '[rules]\nspam = "junk"\n',
+    says: ['postern.toml:2:1: rules.spam: no check finds this; expected "spam.scored" or "spam.too-large"'],
+  },
+  {
+    name: 'bands of the site in the wrong order, which an override takes over: named once',
+    file: '[thresholds]\njunk = 4\n[[override]]\nrecipients = ["@example.org"]\nthresholds.reject = 20\n',
+    says: [
+      'postern.toml:2:8: thresholds.junk: junk at 4 points is below tag at 5 points; expected 5 or more, or a lower tag',
+    ],
+  },
   // Sockets.
   {
     name: 'two daemons on one port',
@@ -458,7 +470,7 @@ test.each([
 
 test('a named pipe instead of a configuration file is refused at once', async () => {
   const path = join(folder, 'pipe');
-  execFileSync('mkfifo', [path]);
+  execFileSync('sh', ['-c', 'mkfifo "$0"', path]);
   const result = await loadConfig(path);
   expect(result.ok ? null : result.problems[0]?.wrong).toBe("can't be read: it is not a regular file");
 });

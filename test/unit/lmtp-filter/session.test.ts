@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 
+import { HOLD_MS } from '../../../src/lmtp-filter/client-stream.ts';
 import { BAD_COMMAND_LIMIT } from '../../../src/lmtp-filter/session.ts';
 import { FakeDovecot } from '../../support/players/fake-dovecot.ts';
 import { LmtpTalk } from '../../support/players/lmtp-talk.ts';
@@ -276,4 +277,32 @@ test('without Dovecot MAIL and every RCPT behind it are deferred, and the sessio
   expect(replies[3]).toBe('503 5.5.1 No valid recipients');
   expect(await client.ask('NOOP')).toBe('250 2.0.0 OK');
   expect(await client.ask(SENDER)).toMatch(/^451 4\.4\.1 /);
+});
+
+test('a reply does not wait for a slow one behind it longer than HOLD_MS', async () => {
+  await using running = await startFilter();
+  running.dovecot.fault = ({ step, argument }) =>
+    step === 'RCPT' && argument === '<hera@olimpus.local>' ? { after: 'hang' } : null;
+  await using client = await running.client();
+  const begun = performance.now();
+  client.send(`${SENDER}\r\n${ZEUS}\r\n${HERA}\r\n`);
+  expect(await client.replies(2)).toEqual(['250 2.1.0 OK', '250 2.1.5 OK']);
+  expect(performance.now() - begun).toBeGreaterThan(HOLD_MS / 2);
+});
+
+test('Dovecot is asked about all recipients at once', async () => {
+  await using running = await startFilter();
+  running.dovecot.refused.set('<zeus@olimpus.local>', '550 5.1.1 no');
+  await using client = await running.client();
+  client.send(`${SENDER}\r\n${ZEUS}\r\nRCPT TO:<x@y> FOO=1\r\n${HERA}\r\nNOOP\r\n${ZEUS}\r\nDATA\r\n`);
+  expect(await client.replies(7)).toEqual([
+    '250 2.1.0 OK',
+    '550 5.1.1 no',
+    '555 5.5.4 Unsupported parameter',
+    '250 2.1.5 OK',
+    '250 2.0.0 OK',
+    '550 5.1.1 no',
+    GO,
+  ]);
+  expect(running.dovecot.commands).toEqual([`LHLO ${HOST}`, 'RSET', SENDER, ZEUS, HERA, ZEUS]);
 });

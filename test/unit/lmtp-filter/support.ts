@@ -80,7 +80,7 @@ export function spamStub(score: number | null = null): StubCheck {
   return stubCheck('spam', ['spam.scored', 'spam.too-large'], findings);
 }
 
-export async function configOf(toml: string, checks: readonly StubCheck[]): Promise<Config> {
+async function configOf(toml: string, checks: readonly StubCheck[]): Promise<Config> {
   const folder = await mkdtemp(join(tmpdir(), 'lmtp-test-'));
   try {
     const path = join(folder, 'postern.toml');
@@ -113,7 +113,7 @@ export interface TestStore extends Store {
   keptScan: Store['keptScan'];
 }
 
-export function testStore(): TestStore {
+function testStore(): TestStore {
   const decisions: Decision[] = [];
   const joined: TraceKeys[] = [];
   const scans = new Map<string, SpamScan>();
@@ -145,7 +145,7 @@ export interface TestTools extends LmtpFilterTools {
   readonly lines: LogLine[];
 }
 
-export function testTools(): TestTools {
+function testTools(): TestTools {
   const lines: LogLine[] = [];
   const checks: CheckTools = {
     clock: { now: () => Date.now(), elapsed: () => performance.now() },

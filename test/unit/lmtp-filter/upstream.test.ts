@@ -42,7 +42,7 @@ test('a connection is used again, with RSET and MAIL', async () => {
   await using dovecot = await FakeDovecot.open();
   const { pool } = poolFor(dovecot.port);
   for (let i = 0; i < 3; i++) {
-    const { connection, reply } = await pool.begin(() => MAIL);
+    const { connection, reply } = await pool.begin(() => [MAIL]);
     expect(reply).toEqual({ code: 250, lines: ['2.1.0 OK'] });
     pool.release(connection);
   }
@@ -55,9 +55,9 @@ test('RSET is awaited where PIPELINING was not announced', async () => {
   await using dovecot = await FakeDovecot.open();
   dovecot.capabilities = [];
   const { pool } = poolFor(dovecot.port);
-  const first = await pool.begin(() => MAIL);
+  const first = await pool.begin(() => [MAIL]);
   await pool.reset(first.connection);
-  const second = await pool.begin(() => MAIL);
+  const second = await pool.begin(() => [MAIL]);
   expect(second.connection).toBe(first.connection);
   expect(dovecot.commands).toEqual(['LHLO mx.olimpus.example', MAIL, 'RSET', 'RSET', MAIL]);
   pool.close();
@@ -66,7 +66,7 @@ test('RSET is awaited where PIPELINING was not announced', async () => {
 test('an idle connection is ended before Dovecot does it', async () => {
   await using dovecot = await FakeDovecot.open();
   const { pool, counts } = poolFor(dovecot.port);
-  const { connection } = await pool.begin(() => MAIL);
+  const { connection } = await pool.begin(() => [MAIL]);
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
   pool.release(connection);
   vi.advanceTimersByTime(IDLE_LIMIT_MS - 1);
@@ -79,7 +79,9 @@ test('an idle connection is ended before Dovecot does it', async () => {
 test('so many idle connections are kept, and one more is ended', async () => {
   await using dovecot = await FakeDovecot.open();
   const { pool } = poolFor(dovecot.port);
-  const begun = await Promise.all(Array.from({ length: IDLE_CONNECTIONS + 1 }, () => pool.begin(() => MAIL)));
+  const begun = await Promise.all(
+    Array.from({ length: IDLE_CONNECTIONS + 1 }, () => pool.begin(() => [MAIL])),
+  );
   for (const { connection } of begun) pool.release(connection);
   expect(begun.map(({ connection }) => connection.usable)).toEqual([
     ...Array.from({ length: IDLE_CONNECTIONS }, () => true),
@@ -94,14 +96,14 @@ test('what Dovecot says unasked ends a connection, idle or not', async () => {
   const { pool } = poolFor(dovecot.port);
   dovecot.fault = ({ step }) =>
     step === 'MAIL' ? { text: '250 2.1.0 OK\r\n421 4.3.2 going down\r\n' } : null;
-  const { connection, reply } = await pool.begin(() => MAIL);
+  const { connection, reply } = await pool.begin(() => [MAIL]);
   expect(reply.code).toBe(250);
   expect(connection.usable).toBe(false);
   await expect(connection.command('RSET')).rejects.toMatchObject({ failure: 'lost' });
   expect(() => connection.send(Buffer.from('x'))).toThrow(UpstreamError);
   pool.release(connection);
   dovecot.fault = () => null;
-  expect((await pool.begin(() => MAIL)).connection).not.toBe(connection);
+  expect((await pool.begin(() => [MAIL])).connection).not.toBe(connection);
   pool.abort();
 });
 
@@ -109,14 +111,14 @@ test('one reply too many makes all of them doubtful', async () => {
   await using dovecot = await FakeDovecot.open();
   const { pool } = poolFor(dovecot.port);
   dovecot.fault = ({ step }) => (step === 'MAIL' ? { text: '250 2.1.0 OK\r\n250 2.1.0 OK\r\n' } : null);
-  await expect(pool.begin(() => MAIL)).rejects.toMatchObject({ failure: 'protocol' });
+  await expect(pool.begin(() => [MAIL])).rejects.toMatchObject({ failure: 'protocol' });
 });
 
 test('a server that refuses the greeting is no server', async () => {
   await using dovecot = await FakeDovecot.open();
   dovecot.fault = ({ step }) => (step === 'greeting' ? { text: '554 5.3.2 no\r\n' } : null);
   const { pool } = poolFor(dovecot.port);
-  await expect(pool.begin(() => MAIL)).rejects.toMatchObject({ failure: 'protocol' });
+  await expect(pool.begin(() => [MAIL])).rejects.toMatchObject({ failure: 'protocol' });
   expect(await pool.capabilities()).toBeNull();
 });
 
@@ -124,10 +126,12 @@ test('nobody listening, and a greeting that never comes', async () => {
   const closed = await FakeDovecot.open();
   const { port } = closed;
   await closed[Symbol.asyncDispose]();
-  await expect(poolFor(port).pool.begin(() => MAIL)).rejects.toMatchObject({ failure: 'connect' });
+  await expect(poolFor(port).pool.begin(() => [MAIL])).rejects.toMatchObject({ failure: 'connect' });
   await using silent = await FakeDovecot.open();
   silent.fault = () => ({ after: 'hang' });
-  await expect(poolFor(silent.port, 50).pool.begin(() => MAIL)).rejects.toMatchObject({ failure: 'timeout' });
+  await expect(poolFor(silent.port, 50).pool.begin(() => [MAIL])).rejects.toMatchObject({
+    failure: 'timeout',
+  });
 });
 
 test('a pool that is ended gives up connections that are being made', async () => {
@@ -138,7 +142,7 @@ test('a pool that is ended gives up connections that are being made', async () =
     return { after: 'hang' };
   };
   const { pool } = poolFor(silent.port);
-  const begun = pool.begin(() => MAIL);
+  const begun = pool.begin(() => [MAIL]);
   begun.catch(() => {});
   await asked.promise;
   pool.abort();
@@ -161,7 +165,7 @@ test('Dovecot on a unix socket', async () => {
     { address: { kind: 'unix', path }, timeoutMs: 5000, hostname: 'x' },
     { connected: () => {}, failed: () => {}, open: () => {} },
   );
-  expect((await pool.begin(() => MAIL)).reply.code).toBe(250);
+  expect((await pool.begin(() => [MAIL])).reply.code).toBe(250);
   expect(lines).toEqual(['LHLO x\r\n', `${MAIL}\r\n`]);
   pool.abort();
   await new Promise((resolve) => server.close(resolve));

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { LmtpTalk } from '../../support/players/lmtp-talk.ts';
+import { STORE_DEADLINE_MS } from '../../../src/lmtp-filter/origin.ts';
 import type { Decision } from '../../../src/ports/store.ts';
 import { letter, metric, SCAN, spamStub, startFilter, stubCheck, type Running } from './support.ts';
 
@@ -313,6 +314,17 @@ test('mail does not stop for the store', async () => {
     'what the milter found could not be read',
     'trace could not be joined in the store',
   ]);
+});
+
+test('nor for a store that does not answer', async () => {
+  await using running = await startFilter();
+  const { store, lines } = running.tools;
+  store.joinTrace = () => new Promise(() => {});
+  await using client = await running.client();
+  const begun = performance.now();
+  expect((await deliver(client, ['zeus'], letter()))[0]).toMatch(/^250 /);
+  expect(performance.now() - begun).toBeGreaterThan(STORE_DEADLINE_MS / 2);
+  expect(lines[0]).toMatchObject({ level: 'warn', msg: 'trace could not be joined in the store' });
 });
 
 test.each([

@@ -81,7 +81,7 @@ test('hostile text is read in linear time, and not at all above the limit', () =
     const text = piece.repeat(Math.floor(65_536 / piece.length));
     const begun = performance.now();
     addressDomains(text);
-    expect(performance.now() - begun, piece).toBeLessThan(500);
+    expect({ piece, quick: performance.now() - begun < 500 }).toEqual({ piece, quick: true });
   }
   const local = 'a'.repeat(65_536 - '@b.example'.length);
   expect(addressDomains(`${local}@b.example`)).toEqual(['b.example']);

@@ -5,6 +5,7 @@ import { HeaderList } from '../../../src/mail/header.ts';
 import { renderEdits, renderVerdict } from '../../../src/milter/render.ts';
 import { encodeResponses, type Response } from '../../../src/milter/responses.ts';
 import { applyEdits, type Edit } from '../../../src/verdict/edits.ts';
+import type { Verdict } from '../../../src/verdict/verdict.ts';
 import { accept } from '../../support/judgement.ts';
 import { applyAsPostfix, type MilterEdit } from '../../support/players/milter-client.ts';
 import { packet, TRACE, words } from './support.ts';
@@ -118,7 +119,7 @@ const edit = fc.oneof(
   }),
 );
 
-test('Postfix and Sendmail do with our modifications what applyEdits does with the edits', () => {
+test('Postfix does with our modifications what applyEdits does with the edits', () => {
   fc.assert(
     fc.property(fields, fc.array(edit, { maxLength: 10 }), fc.boolean(), (list, edits, leadingSpace) => {
       const headers = new HeaderList(list);
@@ -129,9 +130,21 @@ test('Postfix and Sendmail do with our modifications what applyEdits does with t
       const told = asMilterEdits(renderEdits(headers, edits, leadingSpace));
       const wire = told.map((one) => ({ ...one, value: one.value.replaceAll('\r\n', '\n') }));
       expect(applyAsPostfix(pairs, wire, leadingSpace)).toEqual(wanted);
-      if (leadingSpace) expect(applyAsSendmail(pairs, told)).toEqual(wanted);
     }),
     { numRuns: 2000 },
+  );
+});
+
+test('Sendmail, which does not close the gap of a deleted field, comes to the same', () => {
+  fc.assert(
+    fc.property(fields, fc.array(edit, { maxLength: 10 }), (list, edits) => {
+      const headers = new HeaderList(list);
+      const wanted = applyEdits(headers, edits).toArray();
+      const pairs = list.map((field): [string, string] => [field.name, field.value]);
+      const left = applyAsSendmail(pairs, asMilterEdits(renderEdits(headers, edits, true)));
+      expect(left).toEqual(wanted.map((field) => [field.name, field.value]));
+    }),
+    { numRuns: 1000 },
   );
 });
 
@@ -152,17 +165,19 @@ test('ten thousand forged fields are deleted without delay', () => {
   expect(performance.now() - begun).toBeLessThan(500);
 });
 
+/** What is sent, and what log and record say of it. */
+function render(verdict: Verdict): [string, string] {
+  const { bytes, text } = renderVerdict(
+    verdict,
+    TRACE,
+    HEADERS,
+    [{ kind: 'insert', name: 'X', value: ' x' }],
+    true,
+  );
+  return [bytes.toString('latin1'), text];
+}
+
 test('verdicts in the words of the protocol', () => {
-  const render = (verdict: Parameters<typeof renderVerdict>[0]): [string, string] => {
-    const { bytes, text } = renderVerdict(
-      verdict,
-      TRACE,
-      HEADERS,
-      [{ kind: 'insert', name: 'X', value: ' x' }],
-      true,
-    );
-    return [bytes.toString('latin1'), text];
-  };
   const edits = packet('i', words(0), 'X\0 x\0').toString('latin1');
   const go = packet('c').toString('latin1');
   expect(render(accept())).toEqual([edits + go, 'SMFIR_CONTINUE']);

@@ -5,8 +5,9 @@ import { join } from 'node:path';
 
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
+import { z } from 'zod';
 
-import { mailCheck, messageCheck, type CheckDefinition, type CheckTools } from '../../../src/checks/check.ts';
+import { mailCheck, messageCheck, type CheckDefinition } from '../../../src/checks/check.ts';
 import type { Facts } from '../../../src/checks/check.ts';
 import type { Config } from '../../../src/config/config.ts';
 import { loadConfig } from '../../../src/config/load.ts';
@@ -16,6 +17,8 @@ import type { Decision, Store, TraceId, TraceKeys } from '../../../src/ports/sto
 import type { Daemon } from '../../../src/runtime/daemon.ts';
 import { openListener, type Listener } from '../../../src/runtime/listener.ts';
 import type { Finding } from '../../../src/verdict/finding.ts';
+import { checkTools } from '../../support/checks.ts';
+import { MORNING } from '../../support/decisions.ts';
 import { dial, Inbox, type Target } from '../../support/players/dial.ts';
 import type { MilterMail } from '../../support/players/milter-client.ts';
 
@@ -133,8 +136,11 @@ export interface TestStore extends Store {
   onDecision: (decision: Decision) => void;
 }
 
+function notAsked(): Promise<never> {
+  return Promise.reject(new Error('the milter has no business with this'));
+}
+
 export function testStore(): TestStore {
-  const unused = (): Promise<never> => Promise.reject(new Error('the milter has no business with this'));
   const store: TestStore = {
     decisions: [],
     joined: [],
@@ -152,20 +158,17 @@ export function testStore(): TestStore {
       store.decisions.push(decision);
       store.onDecision(decision);
     },
-    openTrace: unused,
-    keptScan: unused,
+    openTrace: notAsked,
+    keptScan: notAsked,
     flush: () => Promise.resolve(),
-    history: unused,
-    expire: unused,
+    history: notAsked,
+    expire: notAsked,
   };
   return store;
 }
 
-export interface LogLine {
-  readonly level: string;
-  readonly msg: string;
-  readonly [field: string]: unknown;
-}
+const LOG_LINE = z.looseObject({ level: z.string(), msg: z.string() });
+type LogLine = z.infer<typeof LOG_LINE>;
 
 export interface TestTools extends MilterTools {
   readonly store: TestStore;
@@ -174,19 +177,10 @@ export interface TestTools extends MilterTools {
 
 export function testTools(): TestTools {
   const lines: LogLine[] = [];
-  const unused = (): never => {
-    throw new Error('the milter asks the world through its checks');
-  };
-  const checks: CheckTools = {
-    clock: { now: () => 1_795_251_600_000, elapsed: () => performance.now() },
-    resolver: { query: unused },
-    mailAuth: { spf: unused, dkim: unused, dmarc: unused },
-    scanner: null,
-    hostname: 'mx.olimpus.example',
-  };
+  const checks = checkTools({ clock: { now: () => MORNING, elapsed: () => performance.now() } });
   const log = pino(
     { level: 'debug', formatters: { level: (label) => ({ level: label }) } },
-    { write: (line: string) => void lines.push(JSON.parse(line) as LogLine) },
+    { write: (line: string) => void lines.push(LOG_LINE.parse(JSON.parse(line))) },
   );
   return { log, registry: new Registry(), store: testStore(), checks, lines };
 }
@@ -194,7 +188,7 @@ export function testTools(): TestTools {
 export interface Running extends AsyncDisposable {
   readonly daemon: Daemon<Config>;
   readonly listener: Listener;
-  readonly target: { readonly port: number };
+  readonly target: Target;
   readonly tools: TestTools;
   readonly checks: StubChecks;
 }
@@ -206,6 +200,8 @@ export interface StartOptions {
   readonly tools?: TestTools;
   /** Folder of spool files. */
   readonly spool?: string;
+  /** A unix socket at this path in place of a port. */
+  readonly path?: string;
 }
 
 /** The daemon on a port of its own. */
@@ -215,7 +211,10 @@ export async function startMilter(options: StartOptions = {}): Promise<Running> 
   const folder = options.spool ?? loaded.file.state.folder;
   const config = { ...loaded, file: { ...loaded.file, state: { ...loaded.file.state, folder } } };
   const listener = await openListener({
-    address: { kind: 'tcp', host: '127.0.0.1', port: 0 },
+    address:
+      options.path === undefined
+        ? { kind: 'tcp', host: '127.0.0.1', port: 0 }
+        : { kind: 'unix', path: options.path },
     mode: 0o600,
     group: null,
     maxConnections: config.file.milter.max_connections,
@@ -224,7 +223,7 @@ export async function startMilter(options: StartOptions = {}): Promise<Running> 
   return {
     daemon,
     listener,
-    target: { port: listener.port ?? 0 },
+    target: options.path === undefined ? { port: listener.port ?? 0 } : { path: options.path },
     tools,
     checks,
     [Symbol.asyncDispose]: () => listener[Symbol.asyncDispose](),
@@ -305,6 +304,13 @@ export class RawPeer implements Disposable {
   [Symbol.dispose](): void {
     this.socket.destroy();
   }
+}
+
+/** Our end of the one open connection. */
+export function onlyConnection({ listener }: Running): Socket {
+  const [socket] = listener.connections;
+  if (socket === undefined) throw new Error('no connection');
+  return socket;
 }
 
 /** A promise, and the function that settles it; for a check that waits until the test lets it go. */

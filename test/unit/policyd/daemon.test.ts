@@ -122,6 +122,7 @@ describe('stop', () => {
     const [peer] = running.listener.connections;
     await until(() => peer?.bytesRead === EHLO.length + 100);
     const stop = running.daemon.stop(NO_HURRY);
+    for (let turn = 0; turn < 20; turn++) await setImmediate();
     socket.write(request.subarray(100));
     expect(await all).toBe(`${DUNNO}${DUNNO}`);
     await stop;

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
 import { policydMetrics } from '../../../src/policyd/metrics.ts';
 import { Responder } from '../../../src/policyd/responder.ts';
-import { TRACE_DEADLINE_MS } from '../../../src/policyd/transaction.ts';
+import { RECIPIENT_LIMIT, TRACE_DEADLINE_MS } from '../../../src/policyd/transaction.ts';
 import { MEMORY_LIMIT, MESSAGE_AGE_MS, MESSAGE_LIMIT } from '../../../src/policyd/transactions.ts';
 import { actionText } from '../../../src/policyd/wire.ts';
 import type { PolicyAttributes } from '../../support/players/policy-client.ts';
@@ -224,6 +224,15 @@ describe('rules of single recipients', () => {
     await ask();
     expect(await ask(DATA)).toBe('DUNNO');
     expect(await ask({ ...DATA, recipient_count: '1' })).toMatch(/^DISCARD /);
+  });
+
+  test('of RECIPIENT_LIMIT recipients the rules are remembered, with one more they may be any', async () => {
+    const toml = `[policyd]\nspf_header = "none"\n[rules]\n"spf.fail" = "discard"\n${override('ignore')}`;
+    const { ask } = await start(toml, 'fail');
+    for (let user = 0; user < RECIPIENT_LIMIT; user++) await ask({ recipient: `u${user}@olimpus.example` });
+    expect(await ask({ ...DATA, recipient_count: String(RECIPIENT_LIMIT) })).toMatch(/^DISCARD /);
+    await ask({ recipient: 'one-more@olimpus.example' });
+    expect(await ask({ ...DATA, recipient_count: String(RECIPIENT_LIMIT + 1) })).toBe('DUNNO');
   });
 
   test('at MAIL, where no recipient is known, the mildest of all rules stands', async () => {

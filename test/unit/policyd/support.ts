@@ -122,7 +122,7 @@ export interface TestStore extends Store {
   openTrace: Store['openTrace'];
 }
 
-export function testStore(): TestStore {
+function testStore(): TestStore {
   const decisions: Decision[] = [];
   const opened: TraceKeys[] = [];
   return {

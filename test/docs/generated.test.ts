@@ -1,0 +1,99 @@
+import { generateKeyPairSync } from 'node:crypto';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { outdated } from '../../scripts/generate.ts';
+import { CHECKS } from '../../src/checks/index.ts';
+import { helpText } from '../../src/cli/help.ts';
+import { isRecord, keyInfo, shapeOf, tablesOf } from '../../src/config/introspect.ts';
+import { loadConfig } from '../../src/config/load.ts';
+import { configSchema } from '../../src/config/schema.ts';
+
+const ROOT = join(import.meta.dirname, '../..');
+
+test('the generated files are what the program would write now', async () => {
+  expect(await outdated()).toEqual([]);
+});
+
+/** Every key of the file with its path, from the schema. */
+function keys(schema: Parameters<typeof shapeOf>[0] = configSchema, path = ''): [string, typeof schema][] {
+  return Object.entries(shapeOf(schema) ?? {}).flatMap(([name, inner]): [string, typeof schema][] => {
+    const key = path === '' ? name : `${path}.${name}`;
+    const entries = tablesOf(inner);
+    if (entries !== null) return keys(entries, key);
+    if (isRecord(inner)) return [];
+    return shapeOf(inner) === null ? [[key, inner]] : keys(inner, key);
+  });
+}
+
+describe('the schema says all that the documents need', () => {
+  test.each(keys())('%s has a description, and a default or an example', (_, schema) => {
+    const info = keyInfo(schema);
+    expect(info.description).toMatch(/^\S.{9,}[.)]$/s);
+    expect(info.fallback ?? info.example).toBeDefined();
+    expect(info.type).not.toBe('');
+  });
+});
+
+describe('every key and every finding code is in the documents', () => {
+  test.each(['examples/postern.toml', 'docs/configuration.md'])('%s', async (path) => {
+    const text = await readFile(join(ROOT, path), 'utf8');
+    const names = [
+      ...keys().map(([key]) => key.slice(key.lastIndexOf('.') + 1)),
+      ...CHECKS.flatMap((check) => [check.name, ...Object.keys(check.codes)]),
+    ];
+    expect(names.length).toBeGreaterThan(60);
+    expect(names.filter((name) => !text.includes(path.endsWith('.md') ? `\`${name}\`` : name))).toEqual([]);
+  });
+});
+
+function example(): Promise<string> {
+  return readFile(join(ROOT, 'examples/postern.toml'), 'utf8');
+}
+
+describe('examples/postern.toml', () => {
+  let folder: string;
+
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'postern-example-'));
+    const { privateKey } = generateKeyPairSync('ed25519');
+    const pem = privateKey.export({ type: 'pkcs8', format: 'pem' });
+    await writeFile(join(folder, 'mail.private'), pem, { mode: 0o600 });
+  });
+
+  afterAll(() => rm(folder, { recursive: true }));
+
+  test('loads as it is, and changes nothing', async () => {
+    const path = join(folder, 'postern.toml');
+    await writeFile(path, await example());
+    const [own, none] = [await loadConfig(path), await loadConfig(null)];
+    if (!own.ok || !none.ok) throw new Error('a configuration is not in order');
+    const withoutFolder = (file: typeof own.config.file): string =>
+      JSON.stringify({ ...file, state: { ...file.state, folder: '' } });
+    expect(withoutFolder(own.config.file)).toBe(withoutFolder(none.config.file));
+    expect(own.config.policy).toEqual(none.config.policy);
+  });
+
+  test('loads with every line in force', async () => {
+    const path = join(folder, 'all.toml');
+    const text = (await example()).replaceAll(/^#(?=[^ \n]| {2}")/gm, '');
+    expect(text).not.toMatch(/^#\S/m);
+    expect(text).toMatch(/^\[\[override\]\]$/m);
+    await writeFile(path, text);
+    const result = await loadConfig(path);
+    expect(result).toMatchObject({ ok: true, notes: [] });
+    if (!result.ok) return;
+    expect(result.config.signing.keys).toHaveLength(1);
+    expect([...result.config.policy.overrides.keys()]).toEqual(['@example.net', 'antonio@example.org']);
+  });
+});
+
+test('the commands that the page names exist', async () => {
+  const page = await readFile(join(ROOT, 'docs/configuration.md'), 'utf8');
+  const named = [...page.matchAll(/`postern ([a-z]+)/g)].map(([, word]) => word ?? '');
+  expect(named).toContain('check');
+  expect(named.filter((word) => helpText(word) === undefined)).toEqual([]);
+});
