@@ -32,7 +32,7 @@ export function mergePolicy(file: ConfigFile, checks: readonly CheckDefinition[]
     if (key.startsWith('@')) continue;
     overrides.set(key, onto(overrides.get(key.slice(key.lastIndexOf('@'))) ?? site, override));
   }
-  return { site, overrides };
+  return { site, overrides, delimiter: file.site.recipient_delimiter };
 }
 
 /** The key of Policy.overrides: lower case, without address extension. */

@@ -3,7 +3,7 @@ import { isIP } from 'node:net';
 import type { NetworkSet } from '../config/values.ts';
 import type { Client, Direction } from '../mail/envelope.ts';
 import type { Macros } from './macros.ts';
-import type { Connect } from './wire.ts';
+import type { Connect } from './command.ts';
 
 /** The SMTP client as CONNECT tells of it. */
 export interface Peer {

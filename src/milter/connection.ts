@@ -4,7 +4,8 @@ import type { Log } from '../runtime/telemetry.ts';
 import type { Fault, MilterMetrics } from './metrics.ts';
 import { PROGRESS, TEMPFAIL } from './responses.ts';
 import type { Session } from './session.ts';
-import { CommandDecoder, ProtocolError, type Command } from './wire.ts';
+import { ProtocolError, type Command } from './command.ts';
+import { CommandDecoder } from './wire.ts';
 
 /** Silence after which a connection is given up: libmilter's default (smfi_settimeout), far above every timeout of Postfix. */
 const IDLE_MS = 7_210_000;
@@ -16,6 +17,7 @@ const CLOSING_MS = 1000;
 export const PROGRESS_MS = 20_000;
 /** Commands that are read ahead while the end of a message is judged. There are none but ABORT and QUIT from an MTA in its right mind. */
 const LOOK_AHEAD = 16;
+const GIVES_UP: ReadonlySet<Command['kind']> = new Set(['abort', 'quit', 'quit-nc']);
 
 export interface ConnectionTools {
   readonly metrics: MilterMetrics;
@@ -40,6 +42,7 @@ export class Connection {
   #unread = false;
   /** Nothing is read or answered any more. */
   #ended = false;
+  #closing: NodeJS.Timeout | undefined;
 
   constructor(socket: Socket, session: Session, tools: ConnectionTools) {
     this.#socket = socket;
@@ -97,10 +100,9 @@ export class Connection {
       while (this.#ahead.length < LOOK_AHEAD) {
         const command = this.#decoder.next();
         if (command === null) break;
+        // Next in line, so it is this message that is given up: its verdict would be read as the answer to something else.
+        if (this.#ahead.length === 0 && GIVES_UP.has(command.kind)) this.#session.abort();
         this.#ahead.push(command);
-        if (command.kind === 'abort' || command.kind === 'quit' || command.kind === 'quit-nc') {
-          this.#session.abort();
-        }
       }
     } catch (error) {
       this.#fail(error);
@@ -123,6 +125,7 @@ export class Connection {
 
   async #await(reply: Promise<Buffer | null>, busy: 'storing' | 'judging'): Promise<void> {
     this.#busy = busy;
+    if (busy === 'judging') this.#lookAhead();
     const progress = busy === 'judging' ? setInterval(() => this.#send(PROGRESS), PROGRESS_MS) : null;
     try {
       const bytes = await reply;
@@ -160,8 +163,7 @@ export class Connection {
   }
 
   #timedOut(): void {
-    if (this.#ended) this.#socket.destroy();
-    else this.#giveUp(this.#unread ? 'not-reading' : 'idle', 'nothing happened for too long');
+    if (!this.#ended) this.#giveUp(this.#unread ? 'not-reading' : 'idle', 'nothing happened for too long');
   }
 
   #fail(error: unknown): void {
@@ -186,7 +188,7 @@ export class Connection {
   #close(): void {
     this.#ended = true;
     this.#session.abort();
-    this.#socket.setTimeout(CLOSING_MS);
+    this.#closing = setTimeout(() => this.#socket.destroy(), CLOSING_MS);
     this.#socket.destroySoon();
   }
 
@@ -196,6 +198,7 @@ export class Connection {
       this.#tools.log.info({ daemon: 'milter' }, 'connection lost in the middle of a message');
     }
     this.#ended = true;
+    clearTimeout(this.#closing);
     this.#session.abort();
     this.#closed.resolve();
   }

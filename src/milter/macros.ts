@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 
 import type { TlsInfo } from '../mail/envelope.ts';
-import { ProtocolError } from './wire.ts';
+import { ProtocolError } from './command.ts';
 
 /** Macros that mean something to us; all others are dropped as they come. */
 const KEPT: ReadonlySet<string> = new Set([

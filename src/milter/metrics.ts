@@ -4,7 +4,7 @@ import type { Direction } from '../mail/envelope.ts';
 import { counter, gauge, histogram, outcomeObserver } from '../runtime/metrics.ts';
 import type { Registry } from '../runtime/telemetry.ts';
 import { VERDICT_KINDS, type VerdictKind } from '../verdict/verdict.ts';
-import { PROTOCOL_ERRORS } from './wire.ts';
+import { PROTOCOL_ERRORS } from './command.ts';
 
 /** What went wrong: the peer's errors, and failures of our own. */
 const FAULTS = [

@@ -1,5 +1,5 @@
 import type { Answer } from './responses.ts';
-import { ProtocolError, type Offer } from './wire.ts';
+import { ProtocolError, type Offer } from './command.ts';
 
 /** Modifications: INSHEADER needs ADDHDRS, CHGHEADER needs CHGHDRS. */
 const SMFIF_ADDHDRS = 0x001;

@@ -6,7 +6,7 @@ import { expectsReply, negotiate, type SilentEvent } from './negotiate.ts';
 import { decisionOf, logFields } from './record.ts';
 import { CONTINUE, encodeAnswer, TEMPFAIL } from './responses.ts';
 import { Transaction, type MessageContext } from './transaction.ts';
-import { ProtocolError, type Command, type Connect, type Offer } from './wire.ts';
+import { ProtocolError, type Command, type Connect, type Offer } from './command.ts';
 import type { CheckTools } from '../checks/check.ts';
 import type { Config } from '../config/config.ts';
 import type { Store } from '../ports/store.ts';

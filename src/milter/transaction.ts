@@ -19,7 +19,7 @@ import {
   type Refusal,
 } from './refusal.ts';
 import { selectKeys } from './signing.ts';
-import { ProtocolError, type CommandKind } from './wire.ts';
+import { ProtocolError, type CommandKind } from './command.ts';
 
 /** Fields of one message. Postfix has no limit of its own but the message size. */
 export const FIELD_LIMIT = 10_000;

@@ -44,8 +44,8 @@ export interface Policy {
   readonly site: Rules;
   /** Keys: `user@domain` and `@domain`, in lower case, without address extension. Each value is complete, merged with the site's. */
   readonly overrides: ReadonlyMap<string, Rules>;
-  /** Postfix's recipient_delimiter, with which the keys were made; `+` when left out. */
-  readonly delimiter?: string;
+  /** Postfix's recipient_delimiter, with which the keys were made. */
+  readonly delimiter: string;
 }
 
 /** Rules for one recipient: user, else domain, else site. */

@@ -1,14 +1,8 @@
 import { expect, test } from 'vitest';
 
 import { CONTINUE, encodeAnswer, encodeResponses, PROGRESS, TEMPFAIL } from '../../src/milter/responses.ts';
-import {
-  CommandDecoder,
-  PACKET_LIMIT,
-  ProtocolError,
-  SHORT_PACKET_LIMIT,
-  type Command,
-  type ProtocolErrorKind,
-} from '../../src/milter/wire.ts';
+import { ProtocolError, type Command, type ProtocolErrorKind } from '../../src/milter/command.ts';
+import { CommandDecoder, PACKET_LIMIT, SHORT_PACKET_LIMIT } from '../../src/milter/wire.ts';
 import { seeded } from '../support/mutate.ts';
 import { packet, words } from '../unit/milter/support.ts';
 

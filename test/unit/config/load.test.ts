@@ -162,6 +162,8 @@ rules."dkim.none" = "ignore"
       'site.recipient_delimiter = "-"\n[[override]]\nrecipients = ["a-b@x.example", "c+d@x.example"]\nsubject_tag = ""\n',
     );
     expect([...policy.overrides.keys()]).toEqual(['a@x.example', 'c+d@x.example']);
+    expect(rulesFor(policy, parseMailbox('A-list@x.example')).subjectTag).toBe('');
+    expect(rulesFor(policy, parseMailbox('c+x@x.example'))).toBe(policy.site);
   });
 });
 

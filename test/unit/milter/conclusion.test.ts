@@ -1,6 +1,6 @@
 import { expect, test, vi } from 'vitest';
 
-import type { Command } from '../../../src/milter/wire.ts';
+import type { Command } from '../../../src/milter/command.ts';
 import { BEGIN, MESSAGE, rig } from './rig.ts';
 import { ABORT, CONNECT, EOM, gate, MAIL, metric, OFFER_V6, packet, RCPT, TRACE } from './support.ts';
 

@@ -107,14 +107,15 @@ test('all of an answer leaves in one write', async () => {
 
 test('a session in single octets, and a session in one piece', async () => {
   await using running = await startMilter();
-  const bytes = Buffer.concat([...BEGIN, ...MESSAGE, EOM, ABORT, ...MESSAGE, EOM, ABORT, ABORT, QUIT]);
+  const bytes = Buffer.concat([...BEGIN, ...MESSAGE, ABORT, ABORT, ...MESSAGE, EOM, ...MESSAGE, EOM]);
   for (const size of [1, bytes.length]) {
     using peer = await RawPeer.open(running.target);
     for (let at = 0; at < bytes.length; at += size) peer.send(bytes.subarray(at, at + size));
     const answers: (string | null)[] = [];
-    do answers.push(await peer.next());
-    while (answers.at(-1) !== null);
-    expect(answers.slice(1)).toEqual(['c', TRACED, 'c', 'c', TRACED, 'c', null]);
+    for (let count = 0; count < 8; count++) answers.push(await peer.next());
+    expect(answers.slice(1)).toEqual(['c', 'c', TRACED, 'c', 'c', TRACED, 'c']);
+    peer.send(ABORT, ABORT, QUIT);
+    expect(await peer.next()).toBeNull();
   }
   expect(running.tools.store.decisions).toHaveLength(4);
 });
@@ -140,6 +141,24 @@ test('ABORT while the checks run: they end, nothing is answered, the session goe
   peer.send(...MESSAGE, EOM);
   expect([await peer.next(), await peer.next(), await peer.next()]).toEqual(['c', TRACED, 'c']);
   expect(running.tools.store.decisions.map(({ verdict }) => verdict)).toEqual(['accept']);
+});
+
+test.each([
+  ['ABORT', ABORT, ['c', TRACED, 'c']],
+  ['QUIT_NC and a new connection', Buffer.concat([packet('K'), CONNECT]), ['c', TRACED, 'c']],
+  ['QUIT', QUIT, [null]],
+])('%s in one piece with the end of the message: no verdict', async (_, after, answers) => {
+  await using running = await startMilter();
+  using peer = await begun(running);
+  peer.send(...MESSAGE, EOM, after, ...MESSAGE, EOM);
+  expect(await peer.next()).toBe('c');
+  for (const answer of answers) expect(await peer.next()).toBe(answer);
+  expect(
+    await metric(running.tools.registry, 'postern_milter_messages_total', {
+      verdict: 'aborted',
+      direction: 'in',
+    }),
+  ).toBe(1);
 });
 
 test('a peer that leaves while the checks run: they end, and nothing is recorded', async () => {
@@ -179,7 +198,8 @@ test('what comes while the checks run waits, in order, and only so much of it is
   await began.opened;
   const socket = onlyConnection(running);
   const more = Array.from({ length: 40 }, () => packet('D', 'M', '{mail_addr}\0x\0'));
-  peer.send(...more, ...MESSAGE, EOM);
+  // An ABORT that is not next in line gives up another message than the one that is being judged.
+  peer.send(...more, MAIL, ABORT, ...MESSAGE, EOM);
   await vi.waitFor(() => expect(socket.isPaused()).toBe(true));
   slow.open();
   const answers: (string | null)[] = [];

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import { expectsReply, negotiate } from '../../../src/milter/negotiate.ts';
-import { ProtocolError } from '../../../src/milter/wire.ts';
+import { ProtocolError } from '../../../src/milter/command.ts';
 
 const NEEDED = 0x001 | 0x010 | 0x020; // ADDHDRS, CHGHDRS, QUARANTINE
 /** NR_HDR, NOUNKNOWN, NR_CONN to NR_RCPT, NR_EOH, NR_BODY, HDR_LEADSPC. */

@@ -2,7 +2,8 @@ import { expect, test } from 'vitest';
 
 import { milterMetrics } from '../../../src/milter/metrics.ts';
 import { Session } from '../../../src/milter/session.ts';
-import { CommandDecoder, ProtocolError, type ProtocolErrorKind } from '../../../src/milter/wire.ts';
+import { ProtocolError, type ProtocolErrorKind } from '../../../src/milter/command.ts';
+import { CommandDecoder } from '../../../src/milter/wire.ts';
 import { seeded } from '../../support/mutate.ts';
 import { BEGIN, BODY, GO, HEADER, MESSAGE, rig } from './rig.ts';
 import {

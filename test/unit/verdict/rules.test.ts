@@ -9,6 +9,7 @@ const domain = rules({ subjectTag: 'domain' });
 const user = rules({ subjectTag: 'user' });
 const policy: Policy = {
   site,
+  delimiter: '+',
   overrides: new Map([
     ['@olimpus.example', domain],
     ['zeus@olimpus.example', user],
@@ -38,6 +39,8 @@ describe('rulesFor', () => {
 
   it('is the site’s where there is no recipient, or no override', () => {
     expect(rulesFor(policy, null)).toBe(site);
-    expect(rulesFor({ site, overrides: new Map() }, parseMailbox('zeus@olimpus.example'))).toBe(site);
+    expect(
+      rulesFor({ site, overrides: new Map(), delimiter: '+' }, parseMailbox('zeus@olimpus.example')),
+    ).toBe(site);
   });
 });
