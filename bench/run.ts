@@ -155,13 +155,8 @@ function lmtp(name: string, mail: Sample, count: number): Scenario {
       const client = await LmtpClient.open({ port: ports.lmtp });
       const bytes = content(mail);
       const one = async (n: number): Promise<void> => {
-        const forward = {
-          NAME: 'mx.sender.example',
-          ADDR: '192.0.2.9',
-          PORT: '1234',
-          IDENT: `L${index}n${n}`,
-          SOURCE: 'LOCAL',
-        };
+        // As Postfix says of mail from this host: nothing is checked, so that the figure is that of the filter itself.
+        const forward = { IDENT: `L${index}n${n}`, SOURCE: 'LOCAL' };
         const outcome = await client.send({
           from: '<alice@sender.example>',
           to: ['<bob@example.org>'],
