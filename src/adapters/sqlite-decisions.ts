@@ -3,47 +3,11 @@ import type { DatabaseSync, SQLInputValue, StatementSync } from 'node:sqlite';
 import { z } from 'zod';
 
 import type { Decision, HistoryFilter } from '../ports/store.ts';
-import { spamScan } from './sqlite-traces.ts';
+import { json, outcomeList } from './sqlite-outcomes.ts';
 
 const verdictKind = z.enum(['accept', 'junk', 'quarantine', 'defer', 'reject', 'discard']);
 
-const authResult = z.object({
-  method: z.enum(['spf', 'dkim', 'dmarc', 'arc', 'auth']),
-  result: z.string(),
-  comment: z.exactOptional(z.string()),
-  properties: z.array(z.tuple([z.string(), z.string()])),
-});
-
-const finding = z.object({
-  code: z.string(),
-  detail: z.string(),
-  score: z.exactOptional(z.number()),
-  recipient: z.exactOptional(z.number()),
-  auth: z.exactOptional(authResult),
-  scan: z.exactOptional(spamScan),
-});
-
-const outcome = z.discriminatedUnion('kind', [
-  z.object({
-    kind: z.literal('found'),
-    check: z.string(),
-    findings: z.array(finding),
-    elapsed: z.number(),
-  }),
-  z.object({
-    kind: z.literal('unavailable'),
-    check: z.string(),
-    reason: z.enum(['deadline', 'neighbour', 'failed', 'needs']),
-    detail: z.string(),
-    elapsed: z.number(),
-  }),
-]);
-
 const shadow = z.object({ rule: z.string(), kind: verdictKind });
-
-function json<T extends z.ZodType>(schema: T): z.ZodPipe<z.ZodTransform<unknown, string>, T> {
-  return z.transform((text: string): unknown => JSON.parse(text)).pipe(schema);
-}
 
 const decisionRow = z
   .object({
@@ -67,7 +31,7 @@ const decisionRow = z
     tagged: z.literal([0, 1]).transform((bit) => bit === 1),
     reply: z.string(),
     shadow: json(z.array(shadow)),
-    outcomes: json(z.array(outcome)),
+    outcomes: json(outcomeList),
     elapsed: z.number(),
   })
   .transform(({ queue_id: queueId, message_id: messageId, ...same }): Decision => ({

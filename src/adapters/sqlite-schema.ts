@@ -51,14 +51,15 @@ const MIGRATIONS: readonly string[] = [
   CREATE INDEX trace_queue_id ON trace (queue_id) WHERE queue_id IS NOT NULL;
   CREATE INDEX trace_unclaimed ON trace (session, sender) WHERE claimed = 0;
 
-  CREATE TABLE scan (
+  CREATE TABLE facts (
     trace TEXT NOT NULL,
     queue_id TEXT NOT NULL,
     time INTEGER NOT NULL,
-    scan TEXT NOT NULL,
+    direction TEXT NOT NULL,
+    outcomes TEXT NOT NULL,
     PRIMARY KEY (trace, queue_id)
   ) STRICT, WITHOUT ROWID;
-  CREATE INDEX scan_time ON scan (time);
+  CREATE INDEX facts_time ON facts (time);
 
   CREATE TABLE decision (
     id INTEGER PRIMARY KEY,

@@ -2,27 +2,20 @@ import type { DatabaseSync, StatementSync } from 'node:sqlite';
 
 import { z } from 'zod';
 
-import type { SpamScan } from '../mail/spam-scan.ts';
-import type { TraceId, TraceKeys } from '../ports/store.ts';
+import type { KeptFacts, TraceId, TraceKeys } from '../ports/store.ts';
+import { json, outcomeList } from './sqlite-outcomes.ts';
 
 /** How old an unclaimed trace may be to be taken for this message: longer than any SMTP client takes from RCPT to the final dot. */
 const CLAIM_AGE_MS = 3_600_000;
 /** Deliveries are retried for 5 days (Postfix maximal_queue_lifetime); after that a queue id may name another message. */
 export const TRACE_AGE_MS = 6 * 86_400_000;
-/** A message that was held up for longer is better scanned again, with the lists of that day. */
-export const SCAN_AGE_MS = 86_400_000;
+/** A message that was held up for longer is better checked again, with the lists of that day. */
+export const FACTS_AGE_MS = 86_400_000;
 
 const traceRow = z.object({ id: z.number(), trace: z.string(), claimed: z.number() });
-const scanRow = z.object({ scan: z.string() });
+const factsRow = z.object({ direction: z.enum(['in', 'out']), outcomes: json(outcomeList) });
 
-export const spamScan = z.object({
-  score: z.number(),
-  required: z.number(),
-  rules: z.array(z.string()),
-  fields: z.array(z.object({ name: z.string(), value: z.string() })),
-}) satisfies z.ZodType<SpamScan>;
-
-/** Traces and scans: small rows, read and written one at a time while a message waits. Every statement is a transaction of its own. */
+/** Traces and kept facts: small rows, read and written one at a time while a message waits. Every statement is a transaction of its own. */
 export class TraceTable {
   readonly #open: StatementSync;
   readonly #byQueueId: StatementSync;
@@ -32,7 +25,7 @@ export class TraceTable {
   readonly #keep: StatementSync;
   readonly #kept: StatementSync;
   readonly #expireTraces: StatementSync;
-  readonly #expireScans: StatementSync;
+  readonly #expireFacts: StatementSync;
 
   constructor(database: DatabaseSync) {
     this.#open = database.prepare(`
@@ -55,14 +48,16 @@ export class TraceTable {
       INSERT INTO trace (trace, time, session, sender, instance, queue_id, claimed) VALUES (?, ?, ?, ?, NULL, ?, 1)
       ON CONFLICT (trace) DO UPDATE SET claimed = 1, queue_id = coalesce(excluded.queue_id, queue_id)`);
     this.#keep = database.prepare(
-      'INSERT OR REPLACE INTO scan (trace, queue_id, time, scan) VALUES (?, ?, ?, ?)',
+      'INSERT OR REPLACE INTO facts (trace, queue_id, time, direction, outcomes) VALUES (?, ?, ?, ?, ?)',
     );
-    this.#kept = database.prepare('SELECT scan FROM scan WHERE trace = ? AND queue_id = ? AND time >= ?');
+    this.#kept = database.prepare(
+      'SELECT direction, outcomes FROM facts WHERE trace = ? AND queue_id = ? AND time >= ?',
+    );
     this.#expireTraces = database.prepare(
       'DELETE FROM trace WHERE id IN (SELECT id FROM trace WHERE time < ? LIMIT ?)',
     );
-    this.#expireScans = database.prepare(
-      'DELETE FROM scan WHERE (trace, queue_id) IN (SELECT trace, queue_id FROM scan WHERE time < ? LIMIT ?)',
+    this.#expireFacts = database.prepare(
+      'DELETE FROM facts WHERE (trace, queue_id) IN (SELECT trace, queue_id FROM facts WHERE time < ? LIMIT ?)',
     );
   }
 
@@ -94,19 +89,19 @@ export class TraceTable {
     return fresh;
   }
 
-  keepScan(trace: TraceId, queueId: string, scan: SpamScan, now: number): void {
-    this.#keep.run(trace, queueId, now, JSON.stringify(scan));
+  keepFacts(trace: TraceId, queueId: string, facts: KeptFacts, now: number): void {
+    this.#keep.run(trace, queueId, now, facts.direction, JSON.stringify(facts.outcomes));
   }
 
-  keptScan(trace: TraceId, queueId: string, now: number): SpamScan | null {
-    const row = this.#kept.get(trace, queueId, now - SCAN_AGE_MS);
-    return row === undefined ? null : spamScan.parse(JSON.parse(scanRow.parse(row).scan));
+  keptFacts(trace: TraceId, queueId: string, now: number): KeptFacts | null {
+    const row = this.#kept.get(trace, queueId, now - FACTS_AGE_MS);
+    return row === undefined ? null : factsRow.parse(row);
   }
 
   /** Removes at most `limit` of each; says whether there may be more. */
-  expire(tracesBefore: number, scansBefore: number, limit: number): boolean {
+  expire(tracesBefore: number, factsBefore: number, limit: number): boolean {
     const traces = this.#expireTraces.run(tracesBefore, limit).changes;
-    const scans = this.#expireScans.run(scansBefore, limit).changes;
-    return Number(traces) === limit || Number(scans) === limit;
+    const facts = this.#expireFacts.run(factsBefore, limit).changes;
+    return Number(traces) === limit || Number(facts) === limit;
   }
 }

@@ -1,9 +1,8 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 
-import type { SpamScan } from '../mail/spam-scan.ts';
 import type { Clock } from '../ports/clock.ts';
-import type { Decision, HistoryFilter, Store, TraceId, TraceKeys } from '../ports/store.ts';
+import type { KeptFacts, Decision, HistoryFilter, Store, TraceId, TraceKeys } from '../ports/store.ts';
 import { Checkpointer } from './sqlite-checkpoint.ts';
 import { DecisionTable, selectHistory } from './sqlite-decisions.ts';
 import {
@@ -13,7 +12,7 @@ import {
   openDatabase,
   openDatabaseReadOnly,
 } from './sqlite-schema.ts';
-import { SCAN_AGE_MS, TRACE_AGE_MS, TraceTable } from './sqlite-traces.ts';
+import { FACTS_AGE_MS, TRACE_AGE_MS, TraceTable } from './sqlite-traces.ts';
 import { DecisionWriter, type WriterEvents } from './sqlite-writer.ts';
 
 /** What is needed to answer questions about the past. */
@@ -79,12 +78,12 @@ class SqliteStore implements Store, AsyncDisposable {
     return this.#write(() => this.#traces.join(keys, fresh, this.#clock.now()));
   }
 
-  keepScan(trace: TraceId, queueId: string, scan: SpamScan): Promise<void> {
-    return this.#write(() => this.#traces.keepScan(trace, queueId, scan, this.#clock.now()));
+  keepFacts(trace: TraceId, queueId: string, facts: KeptFacts): Promise<void> {
+    return this.#write(() => this.#traces.keepFacts(trace, queueId, facts, this.#clock.now()));
   }
 
-  keptScan(trace: TraceId, queueId: string): Promise<SpamScan | null> {
-    return whenFree(() => this.#traces.keptScan(trace, queueId, this.#clock.now()));
+  keptFacts(trace: TraceId, queueId: string): Promise<KeptFacts | null> {
+    return whenFree(() => this.#traces.keptFacts(trace, queueId, this.#clock.now()));
   }
 
   record(decision: Decision): void {
@@ -108,7 +107,7 @@ class SqliteStore implements Store, AsyncDisposable {
       const others = await this.#write(() =>
         this.#traces.expire(
           Math.max(before, now - TRACE_AGE_MS),
-          Math.max(before, now - SCAN_AGE_MS),
+          Math.max(before, now - FACTS_AGE_MS),
           EXPIRE_ROWS,
         ),
       );

@@ -1,18 +1,17 @@
 import { CheckRun, type OutcomeObserver } from '../checks/runner.ts';
-import { spamFinding } from '../checks/spam.ts';
 import type { AnyBoundCheck, CheckTools } from '../checks/check.ts';
 import type { Config } from '../config/config.ts';
 import type { Message } from '../mail/message.ts';
+import type { KeptFacts } from '../ports/store.ts';
 import { decide } from '../verdict/decide.ts';
 import { messageEdits, type Edit } from '../verdict/edits.ts';
 import type { Outcome } from '../verdict/finding.ts';
 import { rulesFor, type Rules } from '../verdict/rules.ts';
 import type { Verdict } from '../verdict/verdict.ts';
-import type { MilterFacts, Origin } from './origin.ts';
+import type { Origin } from './origin.ts';
 
 /** Checks of what the SMTP client was allowed to send. They need its address, and are the milter's where that judged the message. */
 const AUTHENTICATION: ReadonlySet<string> = new Set(['spf', 'dkim', 'dmarc']);
-const SPAM = 'spam';
 
 /** What is to be done for one recipient. */
 export interface Sentence {
@@ -54,13 +53,9 @@ export async function gatherOutcomes(
   }
 }
 
-/** The milter's scan stands in for ours. What the milter could not find out about the content is tried again. */
-function milterOutcomes({ scan, outcomes }: MilterFacts): readonly Outcome[] {
-  const known = outcomes.filter(
-    ({ kind, check }) => AUTHENTICATION.has(check) || (kind === 'found' && (check !== SPAM || scan === null)),
-  );
-  if (scan === null) return known;
-  return [...known, { kind: 'found', check: SPAM, findings: [spamFinding(scan)], elapsed: 0 }];
+/** What the milter found out stands in for our own checks; what it could not find out about the content is tried again. */
+function milterOutcomes({ outcomes }: KeptFacts): readonly Outcome[] {
+  return outcomes.filter(({ kind, check }) => kind === 'found' || AUTHENTICATION.has(check));
 }
 
 function isMissing(

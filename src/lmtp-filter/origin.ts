@@ -1,13 +1,10 @@
-import type { Direction } from '../mail/envelope.ts';
-import { sessionKey } from '../mail/envelope.ts';
+import { sessionKey, type Direction } from '../mail/envelope.ts';
 import { unfold, type HeaderList } from '../mail/header.ts';
-import type { SpamScan } from '../mail/spam-scan.ts';
 import { pathText, type ReversePath } from '../mail/address.ts';
 import type { Config } from '../config/config.ts';
-import type { Store, TraceId } from '../ports/store.ts';
+import type { KeptFacts, Store, TraceId } from '../ports/store.ts';
 import type { Log } from '../runtime/telemetry.ts';
 import { newTraceId } from '../runtime/trace-id.ts';
-import type { Outcome } from '../verdict/finding.ts';
 import { judgedByMilter } from '../verdict/edits.ts';
 import { lastHop } from './received.ts';
 import type { Forwarded } from './xforward.ts';
@@ -15,19 +12,13 @@ import type { Forwarded } from './xforward.ts';
 /** The longest the store may take; then the message goes by a trace of its own, and is judged here. */
 export const STORE_DEADLINE_MS = 1000;
 
-/** What the milter found out about the same message. */
-export interface MilterFacts {
-  readonly scan: SpamScan | null;
-  readonly outcomes: readonly Outcome[];
-}
-
 /** Where a message comes from, and what is known of it already. */
 export interface Origin {
   readonly trace: TraceId;
   readonly queueId: string | null;
   readonly direction: Direction;
-  /** null: it did not judge this message, or that can't be known. */
-  readonly milter: MilterFacts | null;
+  /** What the milter found out about it; null: it did not judge this message, or that can't be known. */
+  readonly milter: KeptFacts | null;
 }
 
 export interface OriginInput {
@@ -44,32 +35,13 @@ export interface OriginInput {
  * with this queue id. Everything else in the message may be a forger's.
  */
 export async function originOf(input: OriginInput): Promise<Origin> {
-  const { headers, forwarded, store, log } = input;
+  const { headers, forwarded } = input;
   const hop = lastHop(headers, forwarded.queueId);
   const { queueId } = hop;
   const claimed = traceOnTop(headers);
   if (claimed !== null && queueId !== null) {
-    const known = await withinDeadline(
-      Promise.all([
-        store.keptScan(claimed, queueId),
-        store.history({ trace: claimed, queueId, daemon: 'milter', limit: 1 }),
-      ]),
-    ).catch((error: unknown) => {
-      log.warn(
-        { daemon: 'lmtp-filter', trace: claimed, qid: queueId, err: error },
-        'what the milter found could not be read',
-      );
-      return null;
-    });
-    const [scan, [decision]] = known ?? [null, []];
-    if (scan !== null || decision !== undefined) {
-      return {
-        trace: claimed,
-        queueId,
-        direction: decision?.direction ?? directionOf(input, hop.authenticated),
-        milter: { scan, outcomes: decision?.outcomes ?? [] },
-      };
-    }
+    const milter = await keptFacts(input, claimed, queueId);
+    if (milter !== null) return { trace: claimed, queueId, direction: milter.direction, milter };
   }
   return {
     trace: await joinTrace(input, queueId),
@@ -94,6 +66,20 @@ function traceOnTop(headers: HeaderList): TraceId | null {
   const field = headers.first('X-Postern-Trace');
   const trace = field === undefined ? '' : unfold(field.value);
   return /^[a-z2-7]{16}$/.test(trace) && judgedByMilter(headers, trace) ? trace : null;
+}
+
+async function keptFacts(
+  { store, log }: OriginInput,
+  trace: TraceId,
+  qid: string,
+): Promise<KeptFacts | null> {
+  try {
+    return await withinDeadline(store.keptFacts(trace, qid));
+  } catch (error) {
+    const fields = { daemon: 'lmtp-filter', trace, qid, err: error };
+    log.warn(fields, 'what the milter found could not be read');
+    return null;
+  }
 }
 
 /** Mail does not stop for the record. */

@@ -1,7 +1,6 @@
 import { pathText } from '../mail/address.ts';
 import { sessionKey, type Envelope } from '../mail/envelope.ts';
 import type { HeaderList } from '../mail/header.ts';
-import type { SpamScan } from '../mail/spam-scan.ts';
 import type { TraceId } from '../ports/store.ts';
 import { newTraceId } from '../runtime/trace-id.ts';
 import { decide, mildest } from '../verdict/decide.ts';
@@ -43,7 +42,7 @@ export async function conclude(
   if (judged !== null && goesOn(judged.verdict)) {
     const [ready] = await Promise.all([
       prepare(transaction, { ...judged, headers, outcomes, trace }, context),
-      keepScan(outcomes, trace, envelope, context),
+      keepFacts(outcomes, trace, envelope, context),
     ]);
     edits = ready;
     if (transaction.gone) return null;
@@ -139,29 +138,20 @@ async function prepare(
   }
 }
 
-/** For lmtp-filter, which then need not scan the message again. */
-async function keepScan(
+/** For lmtp-filter, which then need not check the message again. */
+async function keepFacts(
   outcomes: readonly Outcome[],
   trace: TraceId,
-  { queueId }: Envelope,
+  { queueId, direction }: Envelope,
   { store, log, metrics }: MessageContext,
 ): Promise<void> {
-  const scan = scanOf(outcomes);
-  if (scan === null || queueId === null) return;
+  if (queueId === null) return;
   try {
-    await withinStoreDeadline(store.keepScan(trace, queueId, scan));
+    await withinStoreDeadline(store.keepFacts(trace, queueId, { direction, outcomes }));
   } catch (error) {
     metrics.fault('store');
-    log.warn({ daemon: 'milter', trace, err: error }, 'scan could not be kept');
+    log.warn({ daemon: 'milter', trace, err: error }, 'facts could not be kept');
   }
-}
-
-function scanOf(outcomes: readonly Outcome[]): SpamScan | null {
-  for (const outcome of outcomes) {
-    if (outcome.kind !== 'found') continue;
-    for (const { scan } of outcome.findings) if (scan !== undefined) return scan;
-  }
-  return null;
 }
 
 async function joinTrace(envelope: Envelope, { store, log, metrics }: MessageContext): Promise<TraceId> {

@@ -1,5 +1,4 @@
 import type { Direction } from '../mail/envelope.ts';
-import type { SpamScan } from '../mail/spam-scan.ts';
 import type { Outcome } from '../verdict/finding.ts';
 import type { ShadowVerdict, VerdictKind } from '../verdict/verdict.ts';
 
@@ -51,6 +50,12 @@ export interface Decision {
   readonly elapsed: number;
 }
 
+/** What the milter found out about one message. Holds the scanner's whole answer, and is kept for a day at most. */
+export interface KeptFacts {
+  readonly direction: Direction;
+  readonly outcomes: readonly Outcome[];
+}
+
 export interface HistoryFilter {
   readonly trace?: TraceId;
   readonly queueId?: string;
@@ -78,10 +83,10 @@ export interface Store {
    * the same sender; `fresh` when there is none. Claims it, and notes the queue id.
    */
   joinTrace(keys: TraceKeys, fresh: TraceId): Promise<TraceId>;
-  /** Keeps what the scanner said, so that lmtp-filter need not ask again. */
-  keepScan(trace: TraceId, queueId: string, scan: SpamScan): Promise<void>;
-  /** The scan that was kept under this trace for this queue id; null when there is none. */
-  keptScan(trace: TraceId, queueId: string): Promise<SpamScan | null>;
+  /** milter: keeps what it found out about a message that goes on, so that lmtp-filter need not find it out again. */
+  keepFacts(trace: TraceId, queueId: string, facts: KeptFacts): Promise<void>;
+  /** lmtp-filter: what was kept under this trace for this queue id; null when there is nothing, or it is too old. */
+  keptFacts(trace: TraceId, queueId: string): Promise<KeptFacts | null>;
   /** Queues a decision to be written; returns at once. Decisions that can't be written are counted and logged by the store. */
   record(decision: Decision): void;
   /** Writes what is queued. */

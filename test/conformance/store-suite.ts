@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import type { Decision, HistoryFilter, Store, TraceKeys } from '../../src/ports/store.ts';
+import type { Decision, HistoryFilter, KeptFacts, Store, TraceKeys } from '../../src/ports/store.ts';
 import { decision, FULL_DECISION, MORNING, type FakeClock } from '../support/decisions.ts';
 
 export interface StoreUnderTest extends AsyncDisposable {
@@ -159,42 +159,54 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
     });
   });
 
-  describe(`${name}: kept scans`, () => {
+  describe(`${name}: kept facts`, () => {
     const scan = {
       score: -1.9,
       required: 5,
       rules: ['BAYES_00', 'SPF_PASS'],
       fields: [{ name: 'X-Spam-Status', value: ' No, score=-1.9\r\n\ttests=BAYES_00,SPF_PASS caf\u00e9' }],
     };
+    const facts: KeptFacts = {
+      direction: 'in',
+      outcomes: [
+        { kind: 'unavailable', check: 'spf', reason: 'deadline', detail: 'no answer', elapsed: 6000 },
+        {
+          kind: 'found',
+          check: 'spam',
+          findings: [{ code: 'spam.scored', detail: 'ham', score: -1.9, scan }],
+          elapsed: 3,
+        },
+      ],
+    };
 
     test('the other daemon gets what was kept, byte for byte, as often as it asks', async () => {
       await using given = await open();
-      await given.store.keepScan('trace-1', 'Q1', scan);
-      expect(await given.other.keptScan('trace-1', 'Q1')).toEqual(scan);
-      expect(await given.other.keptScan('trace-1', 'Q1')).toEqual(scan);
+      await given.store.keepFacts('trace-1', 'Q1', facts);
+      expect(await given.other.keptFacts('trace-1', 'Q1')).toEqual(facts);
+      expect(await given.other.keptFacts('trace-1', 'Q1')).toEqual(facts);
     });
 
     test('both trace and queue id must be right', async () => {
       await using given = await open();
-      await given.store.keepScan('trace-1', 'Q1', scan);
-      expect(await given.other.keptScan('trace-1', 'Q2')).toBeNull();
-      expect(await given.other.keptScan('trace-2', 'Q1')).toBeNull();
+      await given.store.keepFacts('trace-1', 'Q1', facts);
+      expect(await given.other.keptFacts('trace-1', 'Q2')).toBeNull();
+      expect(await given.other.keptFacts('trace-2', 'Q1')).toBeNull();
     });
 
-    test('the newest scan counts', async () => {
+    test('the newest counts', async () => {
       await using given = await open();
-      await given.store.keepScan('trace-1', 'Q1', scan);
-      await given.store.keepScan('trace-1', 'Q1', { ...scan, score: 20 });
-      expect((await given.other.keptScan('trace-1', 'Q1'))?.score).toBe(20);
+      await given.store.keepFacts('trace-1', 'Q1', facts);
+      await given.store.keepFacts('trace-1', 'Q1', { ...facts, direction: 'out' });
+      expect((await given.other.keptFacts('trace-1', 'Q1'))?.direction).toBe('out');
     });
 
-    test('a scan is good for a day', async () => {
+    test('they are good for a day', async () => {
       await using given = await open();
-      await given.store.keepScan('trace-1', 'Q1', scan);
+      await given.store.keepFacts('trace-1', 'Q1', facts);
       given.clock.time += DAY;
-      expect(await given.other.keptScan('trace-1', 'Q1')).toEqual(scan);
+      expect(await given.other.keptFacts('trace-1', 'Q1')).toEqual(facts);
       given.clock.time += 1;
-      expect(await given.other.keptScan('trace-1', 'Q1')).toBeNull();
+      expect(await given.other.keptFacts('trace-1', 'Q1')).toBeNull();
     });
   });
 
@@ -358,15 +370,15 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
       );
     });
 
-    test('leaves traces and scans of mail that is still on its way', async () => {
+    test('leaves traces and facts of mail that is still on its way', async () => {
       await using given = await open();
       await given.store.joinTrace(filtered(), 'milter-1');
-      const scan = { score: 1, required: 5, rules: [], fields: [] };
-      await given.store.keepScan('milter-1', QUEUE_ID, scan);
+      const facts: KeptFacts = { direction: 'in', outcomes: [] };
+      await given.store.keepFacts('milter-1', QUEUE_ID, facts);
       given.clock.time += DAY - HOUR;
       await given.store.expire(MORNING - DAY);
       expect(await given.other.joinTrace(delivered(), 'lmtp-1')).toBe('milter-1');
-      expect(await given.other.keptScan('milter-1', QUEUE_ID)).toEqual(scan);
+      expect(await given.other.keptFacts('milter-1', QUEUE_ID)).toEqual(facts);
     });
 
     test('keeps no addresses in traces for longer than decisions may be kept', async () => {

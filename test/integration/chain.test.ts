@@ -6,6 +6,9 @@ import { sendMail } from '../support/neighbours/smtp-client.ts';
 import { HERA, letter, LOKI, ODIN, PASSWORD, startSite, ZEUS } from '../support/site.ts';
 import { describeWithNeighbours } from '../support/with-neighbours.ts';
 
+/** Decisions are written in batches, and the command takes its time on a busy machine. */
+const PATIENCE = { timeout: 20_000 };
+
 /** A field's value on one line; all of that name, top first. */
 function fields(message: Buffer, name: string): string[] {
   const section = message.toString('latin1').split('\r\n\r\n')[0] ?? '';
@@ -46,7 +49,7 @@ describeWithNeighbours('the chain', () => {
 
       // One trace through all three daemons.
       const [trace = ''] = fields(delivered, 'X-Postern-Trace');
-      await expect.poll(async () => (await site.postern.history('--trace', trace)).length).toBe(3);
+      await expect.poll(async () => (await site.postern.history('--trace', trace)).length, PATIENCE).toBe(3);
       const decisions = await site.postern.history('--trace', trace);
       expect(decisions.map(({ daemon }) => daemon).toSorted()).toEqual(['lmtp-filter', 'milter', 'policyd']);
       expect(decisions.every(({ verdict }) => verdict === 'accept')).toBe(true);
@@ -64,7 +67,7 @@ describeWithNeighbours('the chain', () => {
     });
     expect(rcpt[0]).toMatchObject({ code: 550, enhanced: '5.7.23' });
     const trace = /\(([a-z2-7]{16})\)/.exec(rcpt[0]?.text ?? '')?.[1] ?? '';
-    await expect.poll(async () => (await site.postern.history('--trace', trace)).length).toBe(1);
+    await expect.poll(async () => (await site.postern.history('--trace', trace)).length, PATIENCE).toBe(1);
     const [decision] = await site.postern.history('--trace', trace);
     expect(decision).toMatchObject({
       daemon: 'policyd',

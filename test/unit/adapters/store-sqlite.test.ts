@@ -205,7 +205,7 @@ describe('several processes', () => {
     const holder = new DatabaseSync(file());
     holder.exec('BEGIN IMMEDIATE');
     await expect(store.openTrace(KEYS, 'fresh')).rejects.toThrow('database is locked');
-    expect(await store.keptScan('t', 'q')).toBeNull(); // reading needs no lock
+    expect(await store.keptFacts('t', 'q')).toBeNull(); // reading needs no lock
     holder.close();
   });
 });

@@ -15,7 +15,7 @@ import {
 import type { Config } from '../../../src/config/config.ts';
 import { loadConfig } from '../../../src/config/load.ts';
 import { lmtpFilter, type LmtpFilterTools } from '../../../src/lmtp-filter/daemon.ts';
-import type { Decision, HistoryFilter, Store, TraceKeys } from '../../../src/ports/store.ts';
+import type { Decision, KeptFacts, Store, TraceKeys } from '../../../src/ports/store.ts';
 import type { SpamScan } from '../../../src/mail/spam-scan.ts';
 import type { Daemon } from '../../../src/runtime/daemon.ts';
 import { openListener, type Listener } from '../../../src/runtime/listener.ts';
@@ -107,31 +107,30 @@ function unused(): Promise<never> {
 export interface TestStore extends Store {
   readonly decisions: Decision[];
   readonly joined: TraceKeys[];
-  readonly scans: Map<string, SpamScan>;
-  past: (filter: HistoryFilter) => readonly Decision[];
+  /** By trace and queue id. */
+  readonly facts: Map<string, KeptFacts>;
   joinTrace: Store['joinTrace'];
-  keptScan: Store['keptScan'];
+  keptFacts: Store['keptFacts'];
 }
 
 function testStore(): TestStore {
   const decisions: Decision[] = [];
   const joined: TraceKeys[] = [];
-  const scans = new Map<string, SpamScan>();
+  const facts = new Map<string, KeptFacts>();
   const store: TestStore = {
     decisions,
     joined,
-    scans,
-    past: () => [],
+    facts,
     openTrace: unused,
     joinTrace(keys, fresh) {
       joined.push(keys);
       return Promise.resolve(fresh);
     },
-    keepScan: unused,
-    keptScan: (trace, queueId) => Promise.resolve(scans.get(`${trace} ${queueId}`) ?? null),
+    keepFacts: unused,
+    keptFacts: (trace, queueId) => Promise.resolve(facts.get(`${trace} ${queueId}`) ?? null),
     record: (decision) => void decisions.push(decision),
     flush: () => Promise.resolve(),
-    history: (filter) => Promise.resolve(store.past(filter)),
+    history: unused,
     expire: unused,
   };
   return store;

@@ -2,7 +2,8 @@ import { expect, test } from 'vitest';
 
 import type { LmtpTalk } from '../../support/players/lmtp-talk.ts';
 import { STORE_DEADLINE_MS } from '../../../src/lmtp-filter/origin.ts';
-import type { Decision } from '../../../src/ports/store.ts';
+import { spamFinding } from '../../../src/checks/spam.ts';
+import type { KeptFacts } from '../../../src/ports/store.ts';
 import { letter, metric, SCAN, spamStub, startFilter, stubCheck, type Running } from './support.ts';
 
 const QUEUE_ID = '8180B24C465';
@@ -176,86 +177,63 @@ function askedOf(checks: readonly ReturnType<typeof stubCheck>[]): number[] {
   return checks.map(({ asked }) => asked.length);
 }
 
-function milterDecision(changes: Partial<Decision> = {}): Decision {
+/** What the milter kept, with that score. */
+function kept(score: number, direction: KeptFacts['direction'] = 'in'): KeptFacts {
   return {
-    trace: TRACE,
-    time: 0,
-    daemon: 'milter',
-    stage: 'message',
-    direction: 'in',
-    queueId: QUEUE_ID,
-    client: '192.0.2.20',
-    helo: null,
-    login: null,
-    sender: 'thor@valhalla.local',
-    recipients: [],
-    messageId: null,
-    size: null,
-    verdict: 'accept',
-    rule: 'default',
-    why: '',
-    score: null,
-    tagged: false,
-    reply: 'accept',
-    shadow: [],
+    direction,
     outcomes: [
       { kind: 'found', check: 'spf', findings: [], elapsed: 1 },
       { kind: 'found', check: 'dmarc', findings: [{ code: 'dmarc.fail', detail: 'x' }], elapsed: 1 },
-      {
-        kind: 'found',
-        check: 'spam',
-        findings: [{ code: 'spam.scored', detail: 'x', score: 1 }],
-        elapsed: 1,
-      },
+      { kind: 'found', check: 'spam', findings: [spamFinding({ ...SCAN, score })], elapsed: 1 },
     ],
-    elapsed: 1,
-    ...changes,
   };
 }
 
 const REMOTE = `ADDR=192.0.2.20 PORT=43741 HELO=odin IDENT=${QUEUE_ID} SOURCE=REMOTE`;
 
-test("the milter's scan is used, its findings too, and nothing is asked again", async () => {
+test("the milter's findings are used, its scan too, and nothing is asked again", async () => {
   const checks = allChecks();
   await using running = await startFilter({
     checks,
     toml: '[rules]\n"dmarc.fail" = "junk"\n[thresholds]\ntag = 5',
   });
   const { store, registry } = running.tools;
-  store.scans.set(`${TRACE} ${QUEUE_ID}`, { ...SCAN, score: 9 });
-  const filters: unknown[] = [];
-  store.past = (filter) => {
-    filters.push(filter);
-    return [milterDecision()];
-  };
+  store.facts.set(`${TRACE} ${QUEUE_ID}`, kept(9));
   await using client = await running.client();
   await deliver(client, ['zeus'], letter({ top: ON_TOP }), REMOTE);
-  expect(askedOf(checks)).toEqual([0, 0, 0, 0]);
-  expect(filters).toEqual([{ trace: TRACE, queueId: QUEUE_ID, daemon: 'milter', limit: 1 }]);
-  expect(store.joined).toEqual([]);
-  expect(store.decisions[0]).toMatchObject({
-    trace: TRACE,
-    verdict: 'junk',
-    rule: 'dmarc.fail',
-    score: 9,
-    tagged: true,
-  });
-  expect(store.decisions[0]?.outcomes.map(({ check }) => check)).toEqual(['spf', 'dmarc', 'spam']);
-  expect(await metric(registry, 'postern_lmtp_scans_total', { source: 'milter' })).toBe(1);
-});
-
-test("with the scan alone, what the milter authenticated isn't authenticated again", async () => {
-  const checks = allChecks();
-  await using running = await startFilter({ checks });
-  running.tools.store.scans.set(`${TRACE} ${QUEUE_ID}`, SCAN);
-  await using client = await running.client();
   // Without XFORWARD the queue id is that of the topmost Received.
   await deliver(client, ['zeus'], letter({ top: ON_TOP }));
   expect(askedOf(checks)).toEqual([0, 0, 0, 0]);
-  expect(running.tools.store.decisions[0]).toMatchObject({ trace: TRACE, score: 7 });
+  expect(store.joined).toEqual([]);
+  expect(store.decisions).toHaveLength(2);
+  for (const decision of store.decisions) {
+    expect(decision).toMatchObject({
+      trace: TRACE,
+      verdict: 'junk',
+      rule: 'dmarc.fail',
+      score: 9,
+      tagged: true,
+    });
+    expect(decision.outcomes.map(({ check }) => check)).toEqual(['spf', 'dmarc', 'spam']);
+  }
+  expect(await metric(registry, 'postern_lmtp_scans_total', { source: 'milter' })).toBe(2);
 });
 
-test('without a kept scan the message is scanned, and authenticated only where the client is known', async () => {
+test('mail that the milter took for outgoing is outgoing', async () => {
+  const checks = allChecks();
+  await using running = await startFilter({ checks });
+  running.tools.store.facts.set(`${TRACE} ${QUEUE_ID}`, { direction: 'out', outcomes: [] });
+  await using client = await running.client();
+  await deliver(client, ['zeus'], letter({ top: ON_TOP }), REMOTE);
+  expect(askedOf(checks)).toEqual([0, 0, 0, 0]);
+  expect(running.tools.store.decisions[0]).toMatchObject({
+    trace: TRACE,
+    direction: 'out',
+    verdict: 'accept',
+  });
+});
+
+test('without kept facts the message is scanned, and authenticated only where the client is known', async () => {
   const checks = allChecks();
   await using running = await startFilter({ checks });
   await using client = await running.client();
@@ -267,17 +245,16 @@ test('without a kept scan the message is scanned, and authenticated only where t
   expect(askedOf(checks)).toEqual([1, 1, 1, 2]);
 });
 
-test("a scan that the milter's record has as unavailable is made here", async () => {
+test('a scan that the milter could not make is made here', async () => {
   const checks = allChecks();
   await using running = await startFilter({ checks });
-  running.tools.store.past = () => [
-    milterDecision({
-      outcomes: [
-        { kind: 'unavailable', check: 'spf', reason: 'deadline', detail: 'x', elapsed: 1 },
-        { kind: 'unavailable', check: 'spam', reason: 'neighbour', detail: 'x', elapsed: 1 },
-      ],
-    }),
-  ];
+  running.tools.store.facts.set(`${TRACE} ${QUEUE_ID}`, {
+    direction: 'in',
+    outcomes: [
+      { kind: 'unavailable', check: 'spf', reason: 'deadline', detail: 'x', elapsed: 1 },
+      { kind: 'unavailable', check: 'spam', reason: 'neighbour', detail: 'x', elapsed: 1 },
+    ],
+  });
   await using client = await running.client();
   await deliver(client, ['zeus'], letter({ top: ON_TOP }), REMOTE);
   expect(askedOf(checks)).toEqual([0, 0, 0, 1]);
@@ -295,7 +272,7 @@ test.each([
 ])('a trace %s is a forgery: the message is judged here', async (_, message, forward) => {
   const checks = allChecks();
   await using running = await startFilter({ checks });
-  running.tools.store.scans.set(`${TRACE} ${QUEUE_ID}`, { ...SCAN, score: -100 });
+  running.tools.store.facts.set(`${TRACE} ${QUEUE_ID}`, kept(-100));
   await using client = await running.client();
   await deliver(client, ['zeus'], message, forward);
   expect(checks[3]?.asked).toHaveLength(1);
@@ -307,7 +284,7 @@ test('mail does not stop for the store', async () => {
   await using running = await startFilter({ checks: [spamStub(1)] });
   const { store, lines } = running.tools;
   store.joinTrace = () => Promise.reject(new Error('database is locked'));
-  store.keptScan = () => Promise.reject(new Error('database is locked'));
+  store.keptFacts = () => Promise.reject(new Error('database is locked'));
   await using client = await running.client();
   expect((await deliver(client, ['zeus'], letter({ top: ON_TOP }), REMOTE))[0]).toMatch(/^250 /);
   expect(lines.filter(({ level }) => level === 'warn').map(({ msg }) => msg)).toEqual([

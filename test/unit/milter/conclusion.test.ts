@@ -49,23 +49,29 @@ test('discard', async () => {
   expect(await say(...BEGIN, ...MESSAGE, EOM)).toBe(packet('d').toString('latin1'));
 });
 
-test('the scan is kept for the LMTP side when the message goes on, and has a queue id', async () => {
+test('what was found is kept for the LMTP side when the message goes on, and has a queue id', async () => {
   const { say, checks, tools } = await rig();
   const scan = { score: 1, required: 5, rules: ['A'], fields: [] };
   checks.message = () => Promise.resolve([{ code: 'spam.scored', detail: '', score: 1, scan }]);
   const queued = packet('D', 'E', 'i\0QID1\0');
   await say(...BEGIN, ...MESSAGE, EOM, ...MESSAGE, queued, EOM);
-  expect(tools.store.scans).toEqual([{ trace: TRACE, queueId: 'QID1', scan }]);
+  expect(tools.store.kept).toMatchObject([
+    {
+      trace: TRACE,
+      queueId: 'QID1',
+      facts: { direction: 'in', outcomes: [{}, { findings: [{ code: 'spam.scored', scan }] }] },
+    },
+  ]);
   checks.message = () => Promise.resolve([{ code: 'spam.virus', detail: '', scan }]);
   await say(...MESSAGE, queued, EOM);
-  expect(tools.store.scans).toHaveLength(1);
+  expect(tools.store.kept).toHaveLength(1);
 });
 
 test('mail does not stop for the record', async () => {
   const { say, checks, tools } = await rig();
   const broken = new Error('disk full');
   tools.store.joinTrace = () => Promise.reject(broken);
-  tools.store.keepScan = () => Promise.reject(broken);
+  tools.store.keepFacts = () => Promise.reject(broken);
   const scan = { score: 1, required: 5, rules: ['A'], fields: [] };
   checks.message = () => Promise.resolve([{ code: 'spam.scored', detail: '', score: 1, scan }]);
   const answer = await say(...BEGIN, ...MESSAGE, packet('D', 'E', 'i\0QID1\0'), EOM);

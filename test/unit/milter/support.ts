@@ -11,9 +11,8 @@ import { mailCheck, messageCheck, type CheckDefinition } from '../../../src/chec
 import type { Facts } from '../../../src/checks/check.ts';
 import type { Config } from '../../../src/config/config.ts';
 import { loadConfig } from '../../../src/config/load.ts';
-import type { SpamScan } from '../../../src/mail/spam-scan.ts';
 import { milter, type MilterTools } from '../../../src/milter/daemon.ts';
-import type { Decision, Store, TraceId, TraceKeys } from '../../../src/ports/store.ts';
+import type { Decision, KeptFacts, Store, TraceId, TraceKeys } from '../../../src/ports/store.ts';
 import type { Daemon } from '../../../src/runtime/daemon.ts';
 import { openListener, type Listener } from '../../../src/runtime/listener.ts';
 import type { Finding } from '../../../src/verdict/finding.ts';
@@ -129,9 +128,9 @@ export async function configOf(
 export interface TestStore extends Store {
   readonly decisions: Decision[];
   readonly joined: TraceKeys[];
-  readonly scans: { readonly trace: TraceId; readonly queueId: string; readonly scan: SpamScan }[];
+  readonly kept: { readonly trace: TraceId; readonly queueId: string; readonly facts: KeptFacts }[];
   joinTrace: Store['joinTrace'];
-  keepScan: Store['keepScan'];
+  keepFacts: Store['keepFacts'];
   /** Called with each decision as it comes. */
   onDecision: (decision: Decision) => void;
 }
@@ -140,18 +139,18 @@ function notAsked(): Promise<never> {
   return Promise.reject(new Error('the milter has no business with this'));
 }
 
-export function testStore(): TestStore {
+function testStore(): TestStore {
   const store: TestStore = {
     decisions: [],
     joined: [],
-    scans: [],
+    kept: [],
     onDecision: () => {},
     joinTrace(keys) {
       store.joined.push(keys);
       return Promise.resolve(TRACE);
     },
-    keepScan(trace, queueId, scan) {
-      store.scans.push({ trace, queueId, scan });
+    keepFacts(trace, queueId, facts) {
+      store.kept.push({ trace, queueId, facts });
       return Promise.resolve();
     },
     record(decision) {
@@ -159,7 +158,7 @@ export function testStore(): TestStore {
       store.onDecision(decision);
     },
     openTrace: notAsked,
-    keptScan: notAsked,
+    keptFacts: notAsked,
     flush: () => Promise.resolve(),
     history: notAsked,
     expire: notAsked,

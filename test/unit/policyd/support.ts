@@ -133,8 +133,8 @@ function testStore(): TestStore {
       return Promise.resolve(fresh);
     },
     joinTrace: unasked,
-    keepScan: unasked,
-    keptScan: unasked,
+    keepFacts: unasked,
+    keptFacts: unasked,
     record: (decision) => void decisions.push(decision),
     flush: () => Promise.resolve(),
     history: unasked,
