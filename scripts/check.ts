@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 
 const STEPS: readonly (readonly [name: string, command: string, ...args: string[]])[] = [
-  ['format', 'prettier', '--check', '--log-level=warn', '.'],
+  ['format', 'prettier', '--check', '--cache', '--log-level=warn', '.'],
   ['types', 'tsc', '--noEmit', '-p', '.'],
   ['lint', 'oxlint', '--quiet'],
   ['unused', 'knip'],
