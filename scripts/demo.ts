@@ -8,7 +8,7 @@ import { parseArgs, styleText } from 'node:util';
 
 import { z } from 'zod';
 
-import { debianPackages } from '../test/support/neighbours/available.ts';
+import { debianPackages, neighboursAvailable } from '../test/support/neighbours/available.ts';
 import { run } from '../test/support/neighbours/process.ts';
 import type { Driver } from './demo/driver.ts';
 import { demoMails, type DemoMail } from './demo/mails.ts';
@@ -19,6 +19,7 @@ import { setStage, type Stage } from './demo/stage.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const POSTERN = join(ROOT, 'bin/postern');
+const NEIGHBOURS = ['postfix', 'dovecot', 'spamd'] as const;
 const RECORD_DEADLINE_MS = 10_000;
 
 const DECISION = z.object({
@@ -38,14 +39,15 @@ function say(line: string): void {
 
 async function neighbours(): Promise<Driver> {
   say('looking for the Debian packages of Postfix, Dovecot and SpamAssassin …');
-  const packages = debianPackages(['postfix', 'dovecot', 'spamd']);
+  const packages = debianPackages(NEIGHBOURS);
   const setup = spawnSync('bash', [join(ROOT, 'scripts/debian.sh'), ...packages], {
     stdio: ['ignore', 'inherit', 'pipe'],
   });
-  if (setup.status === 0) return startReal(say);
-  console.log(
-    `\nPostfix, Dovecot and SpamAssassin can't be installed here: ${setup.stderr.toString('utf8').trim()}`,
-  );
+  const available = neighboursAvailable(NEIGHBOURS);
+  if (setup.status === 0 && available.ok) return startReal(say);
+  const reason =
+    setup.status === 0 && !available.ok ? available.reason : setup.stderr.toString('utf8').trim();
+  console.log(`\nPostfix, Dovecot and SpamAssassin can't be installed or started here: ${reason}`);
   console.log(
     'Their side of the three sockets is played by this script instead; nothing is scored, as there is no spamd.\n',
   );

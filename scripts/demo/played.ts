@@ -87,8 +87,11 @@ class PlayedDriver implements Driver {
     if (!'ca'.includes(answer.verdict)) return [`450 4.7.1 the milter answered ${answer.verdict}`];
 
     const edited = applyAsPostfix(headers, answer.edits, (milter.flags & HDR_LEADSPC) !== 0);
-    const received = `Received: from ${client.helo} (${client.name} [${client.addr}])\r\n\tby mx.demo.example (played) with ESMTP id ${session.queueId};\r\n\t${new Date().toUTCString()}`;
-    const lines = [...prepended, received, ...edited.map(([name, value]) => `${name}:${value}`)];
+    const received = `Received: from ${client.helo} (${client.name} [${client.addr}])\r\n\tby mx.demo.example (Postfix) with ESMTP id ${session.queueId};\r\n\t${new Date().toUTCString()}`;
+    // What the milter inserts at index 0 goes above Postfix's own field, and so do the policy server's.
+    const above = answer.edits.filter(({ action, index }) => action === 'insert' && index === 0).length;
+    const written = edited.map(([name, value]) => `${name}:${value}`);
+    const lines = [...written.slice(0, above), ...prepended, received, ...written.slice(above)];
     await using lmtp = await LmtpClient.open({ port: port['lmtp-filter'] });
     const outcome = await lmtp.send({
       from: `<${mail.from}>`,

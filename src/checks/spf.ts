@@ -88,7 +88,8 @@ export const spfCheck = mailCheck({
     const ask = (identity: SpfQuery['identity']): Promise<SpfResult> =>
       tools.mailAuth.spf({ ...query, identity }, signal, budget);
     // RFC 7208 §2.4: the null path is checked as the HELO identity; once is enough.
-    const separate = options.helo && sender.kind === 'address';
+    // Where the name is not known (XFORWARD without HELO), there is no such identity.
+    const separate = options.helo && sender.kind === 'address' && query.helo !== '';
     // RFC 7208 §2.3 has HELO first, to save the second; both are facts, and DMARC needs the second.
     const [helo, mailfrom] = await Promise.all([separate ? ask('helo') : null, ask('mailfrom')]);
     const findings: Finding[] = [];

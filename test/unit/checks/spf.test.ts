@@ -91,6 +91,16 @@ describe('spf', () => {
     expect(asked).toMatchObject([{ helo: '' }]);
   });
 
+  test('a HELO name that is not known is no identity', async () => {
+    const facts = messageFacts({
+      envelope: envelope({ client: client({ helo: null }), sender: '<a@d.example>' }),
+    });
+    const asked: SpfQuery[] = [];
+    const found = await outcome(spfCheck, { facts, tools: saying({ mailfrom: 'pass' }, asked) });
+    expect(found).toMatchObject({ findings: [{ code: 'spf.pass' }] });
+    expect(asked.map(({ identity }) => identity)).toEqual(['mailfrom']);
+  });
+
   test("the domain owner's explanation is told as such", async () => {
     const tools = toolsWith({
       spf: () =>
