@@ -27,6 +27,8 @@ function mainCf({ file }: Config): string {
     '',
     '# Policy server. If you have such a list already, add the last line to it: after reject_unauth_destination, so that',
     '# no answer can make this host an open relay, and after permit_mynetworks, which spares your own clients.',
+    '# While policyd is away the milter judges by the same rules, at the end of the message: hence default_action=DUNNO.',
+    '# Where there is no milter, leave default_action out; senders then try again.',
     ...chrootCaveat(policyd.listen, 'smtpd'),
     'smtpd_recipient_restrictions =',
     '    permit_mynetworks,',
