@@ -20,7 +20,7 @@ const NEIGHBOURS = {
       '/usr/lib/dovecot/modules/lib90_sieve_plugin.so',
     ],
   },
-  spamd: { packages: ['spamassassin', 'spamd'], programs: ['/usr/sbin/spamd'] },
+  spamd: { packages: ['spamassassin', 'spamd', 'spamc'], programs: ['/usr/sbin/spamd', '/usr/bin/spamc'] },
   bind: { packages: ['bind9'], programs: ['/usr/sbin/named'] },
   opendkim: { packages: ['opendkim-tools'], programs: ['/usr/sbin/opendkim-testmsg'] },
 } satisfies Record<Neighbour, { packages: string[]; programs: string[] }>;
