@@ -2,6 +2,21 @@ import { createSocket, type Socket } from 'node:dgram';
 
 import { decode, encode, AUTHORITATIVE_ANSWER, type Answer } from 'dns-packet';
 
+const SOA: Answer = {
+  type: 'SOA',
+  name: '.',
+  ttl: 300,
+  data: {
+    mname: 'ns.invalid',
+    rname: 'root.invalid',
+    serial: 1,
+    refresh: 300,
+    retry: 300,
+    expire: 300,
+    minimum: 300,
+  },
+};
+
 /** A name server for a few names: a zone from a table, NXDOMAIN for the rest. UDP only, on loopback. */
 export class DnsServer implements AsyncDisposable {
   readonly #socket: Socket;
@@ -43,7 +58,9 @@ export class DnsServer implements AsyncDisposable {
     const answers = (values ?? []).map((value) => record(question?.type ?? 'A', name, value));
     const NXDOMAIN = 3;
     const flags = AUTHORITATIVE_ANSWER | (known ? 0 : NXDOMAIN);
-    return encode({ type: 'response', id: id ?? 0, flags, questions: questions ?? [], answers });
+    // RFC 2308 §3: without an SOA a negative answer can't be cached.
+    const authorities = answers.length === 0 ? [SOA] : [];
+    return encode({ type: 'response', id: id ?? 0, flags, questions: questions ?? [], answers, authorities });
   }
 }
 

@@ -57,6 +57,8 @@ export class LmtpSink implements AsyncDisposable {
     let from = '';
     let to: string[] = [];
     let inData = false;
+    /** Where the end of data can still be. */
+    let searched = 0;
     const say = (...lines: string[]): void => {
       socket.write(`${lines.join('\r\n')}\r\n`);
     };
@@ -66,8 +68,12 @@ export class LmtpSink implements AsyncDisposable {
       held += chunk.toString('latin1');
       for (;;) {
         if (inData) {
-          const end = held.startsWith('.\r\n') ? 0 : held.indexOf('\r\n.\r\n');
-          if (end === -1) return;
+          const end = held.startsWith('.\r\n') ? 0 : held.indexOf('\r\n.\r\n', searched);
+          if (end === -1) {
+            searched = Math.max(0, held.length - 4);
+            return;
+          }
+          searched = 0;
           const content = held.slice(0, held.startsWith('.\r\n') ? 0 : end + 2);
           held = held.slice(held.startsWith('.\r\n') ? 3 : end + 5);
           inData = false;
