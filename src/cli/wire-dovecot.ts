@@ -9,7 +9,7 @@ const BASE = /^(?:\/var)?\/run\/dovecot\//;
  * from mail that brings its own.
  */
 export const JUNK_SIEVE = `require ["fileinto", "mailbox"];
-if anyof (header :is "X-Spam-Flag" "YES", header :matches "X-Postern-Verdict" "junk;*") {
+if anyof (header :is "X-Spam-Flag" "YES", header :matches "X-Postern-Verdict" ["junk;*", "quarantine;*"]) {
   fileinto :create "Junk";
   stop;
 }

@@ -139,7 +139,7 @@ const ACTIONS: Readonly<Record<Action['kind'], string>> = {
   tag: 'Marks the message as spam: `X-Spam-Flag: YES` and the subject tag.',
   junk: 'Delivers the message with spam headers, for the Sieve rule that files it as junk.',
   quarantine:
-    'Milter and policy server: Postfix puts the message on hold. LMTP filter: it is kept and not delivered.',
+    'Milter and policy server: Postfix puts the message on hold. LMTP filter: it has no quarantine yet, so the message is delivered with every mark of spam and `X-Postern-Verdict: quarantine`. For single domains or users the policy server needs its line in smtpd_data_restrictions as well.',
   defer: 'Refuses for now (4xx): the sender tries again later.',
   reject: 'Refuses for good (5xx), with the trace id in the reply.',
   discard: 'Takes the message and does not deliver it. Only the record knows of it.',

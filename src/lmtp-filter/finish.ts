@@ -1,4 +1,4 @@
-import { replyLine } from '../mail/reply.ts';
+import { logText, replyLine } from '../mail/reply.ts';
 import type { Message } from '../mail/message.ts';
 import { applyEdits, type Edit } from '../verdict/edits.ts';
 import type { Verdict } from '../verdict/verdict.ts';
@@ -8,7 +8,7 @@ import { gatherOutcomes, sentences, type Sentence } from './judge.ts';
 import { resultOf } from './metrics.ts';
 import { originOf } from './origin.ts';
 import { isLooping } from './received.ts';
-import { decisionsOf, logFields, severest, shown, type Answered } from './record.ts';
+import { decisionsOf, logFields, severest, type Answered } from './record.ts';
 import { SAY, traced } from './render.ts';
 import { Statuses } from './statuses.ts';
 import type { Transaction, TransactionTools } from './transaction.ts';
@@ -189,11 +189,11 @@ function short({ origin, message }: Answered): Record<string, unknown> {
     daemon: 'lmtp-filter',
     trace: origin.trace,
     qid: origin.queueId,
-    msgid: shown(id?.value.trim() ?? null),
+    msgid: logText(id?.value.trim() ?? null),
   };
 }
 
 function subject({ forwarded, sender }: Transaction): Record<string, unknown> {
   const { client, queueId } = forwarded;
-  return { daemon: 'lmtp-filter', qid: queueId, client: shown(client.address), from: shown(sender.path) };
+  return { daemon: 'lmtp-filter', qid: queueId, client: logText(client.address), from: logText(sender.path) };
 }

@@ -1,15 +1,13 @@
 import { pathText } from '../mail/address.ts';
 import { unfold } from '../mail/header.ts';
 import type { Message } from '../mail/message.ts';
-import { printable } from '../mail/reply.ts';
+import { logText, printable } from '../mail/reply.ts';
 import type { Decision } from '../ports/store.ts';
-import type { Outcome } from '../verdict/finding.ts';
+import { codesOf, type Outcome } from '../verdict/finding.ts';
 import { severity, type Verdict } from '../verdict/verdict.ts';
 import type { Sentence } from './judge.ts';
 import type { Origin } from './origin.ts';
 
-/** The longest remote text in a log line. */
-const LOG_TEXT_LIMIT = 320;
 const MESSAGE_ID_LIMIT = 200;
 /** Recipients that a log line names; the history has them all. */
 const LOGGED_RECIPIENTS = 100;
@@ -82,46 +80,27 @@ export function logFields(answered: Answered): Record<string, unknown> {
     daemon: 'lmtp-filter',
     trace: origin.trace,
     qid: origin.queueId,
-    client: shown(client.address),
-    helo: shown(client.helo),
-    login: shown(client.login),
-    from: shown(pathText(sender)),
+    client: logText(client.address),
+    helo: logText(client.helo),
+    login: logText(client.login),
+    from: logText(pathText(sender)),
     to: recipients.length,
     size: answered.size,
     verdict: worst?.kind ?? null,
     rule: worst?.rule ?? null,
-    why: shown(worst?.why ?? null),
+    why: logText(worst?.why ?? null),
     score: worst?.score ?? null,
     elapsed_ms: Math.round(answered.elapsed),
     findings: codesOf(outcomes),
     recipients: sentences.slice(0, LOGGED_RECIPIENTS).map(({ verdict }, index) => ({
-      to: shown(recipients[index]?.address.raw ?? null),
+      to: logText(recipients[index]?.address.raw ?? null),
       verdict: verdict.kind,
       rule: verdict.rule,
-      reply: shown(oneLine(replies[index] ?? '')),
+      reply: logText(oneLine(replies[index] ?? '')),
     })),
   };
 }
 
-export function shown(text: string | null): string | null {
-  return text === null ? null : printable(text, LOG_TEXT_LIMIT);
-}
-
 function oneLine(reply: string): string {
   return reply.replaceAll('\r\n', ' ');
-}
-
-function codesOf(outcomes: readonly Outcome[]): readonly string[] {
-  const codes: string[] = [];
-  for (const outcome of outcomes) {
-    switch (outcome.kind) {
-      case 'found':
-        for (const finding of outcome.findings) codes.push(finding.code);
-        break;
-      case 'unavailable':
-        codes.push(`unavailable:${outcome.check}`);
-        break;
-    }
-  }
-  return codes;
 }

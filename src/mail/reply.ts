@@ -41,3 +41,11 @@ export function printable(text: string, limit: number): string {
   const cut = text.length > limit ? `${text.slice(0, limit - 3)}...` : text;
   return cut.replaceAll(/[^\x20-\x7e]/g, '?');
 }
+
+/** The longest remote text in a log line. */
+const LOG_TEXT_LIMIT = 320;
+
+/** A text for a log line or a record; JSON leaves the C1 controls, which terminals obey, as they are. */
+export function logText<T extends string | null>(text: T): string | T {
+  return text === null ? text : printable(text, LOG_TEXT_LIMIT);
+}

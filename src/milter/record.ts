@@ -1,14 +1,12 @@
 import { pathText } from '../mail/address.ts';
 import { unfold } from '../mail/header.ts';
-import { printable } from '../mail/reply.ts';
+import { logText } from '../mail/reply.ts';
 import type { Decision } from '../ports/store.ts';
-import type { Outcome } from '../verdict/finding.ts';
+import { codesOf } from '../verdict/finding.ts';
 import type { Conclusion } from './conclusion.ts';
 
 /** Octets of a Message-ID that are kept; it is the sender's to choose. */
 const MESSAGE_ID_LIMIT = 200;
-/** The longest remote text in a log line. */
-const LOG_TEXT_LIMIT = 320;
 /** Recipients named in a log line. The record has all of them. */
 const LOG_RECIPIENTS = 20;
 
@@ -55,35 +53,20 @@ export function logFields(decision: Decision): Record<string, unknown> {
   return {
     daemon: 'milter',
     trace: decision.trace,
-    qid: shown(decision.queueId),
+    qid: logText(decision.queueId),
     client: decision.client,
-    helo: shown(decision.helo),
-    login: shown(decision.login),
-    from: shown(decision.sender),
-    to: recipients.slice(0, LOG_RECIPIENTS).map(shown),
+    helo: logText(decision.helo),
+    login: logText(decision.login),
+    from: logText(decision.sender),
+    to: recipients.slice(0, LOG_RECIPIENTS).map(logText),
     ...(recipients.length > LOG_RECIPIENTS ? { recipients: recipients.length } : {}),
     size: decision.size,
     verdict: decision.verdict,
     rule: decision.rule,
-    why: shown(decision.why),
+    why: logText(decision.why),
     score: decision.score,
     reply: decision.reply,
     elapsed_ms: Math.round(decision.elapsed),
     findings: codesOf(decision.outcomes),
   };
-}
-
-function shown<T extends string | null>(text: T): string | T {
-  return text === null ? text : printable(text, LOG_TEXT_LIMIT);
-}
-
-function codesOf(outcomes: readonly Outcome[]): readonly string[] {
-  return outcomes.flatMap((outcome) => {
-    switch (outcome.kind) {
-      case 'found':
-        return outcome.findings.map(({ code }) => code);
-      case 'unavailable':
-        return [`unavailable:${outcome.check}`];
-    }
-  });
 }

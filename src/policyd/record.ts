@@ -1,7 +1,7 @@
 import { pathText } from '../mail/address.ts';
-import { printable } from '../mail/reply.ts';
+import { logText } from '../mail/reply.ts';
 import type { Decision } from '../ports/store.ts';
-import type { Outcome } from '../verdict/finding.ts';
+import { codesOf } from '../verdict/finding.ts';
 import type { Verdict } from '../verdict/verdict.ts';
 import { detached, queueIdOf, sizeOf } from './request.ts';
 import type { Evidence, Question, Transaction } from './transaction.ts';
@@ -20,9 +20,6 @@ export interface Answered {
   /** Milliseconds. */
   readonly elapsed: number;
 }
-
-/** The longest remote text in a log line. */
-const LOG_TEXT_LIMIT = 320;
 
 /**
  * Whether the answer is news: the first of its message, or a refusal that the last record does not hold yet. A server that
@@ -74,38 +71,19 @@ export function logFields(answered: Answered): Record<string, unknown> {
     daemon: 'policyd',
     state: question.state,
     trace: evidence.trace,
-    qid: shown(queueIdOf(attributes)),
-    client: shown(client.address),
-    helo: shown(client.helo),
-    login: shown(client.login),
-    from: shown(pathText(sender)),
-    to: shown(question.recipient?.raw ?? null),
+    qid: logText(queueIdOf(attributes)),
+    client: logText(client.address),
+    helo: logText(client.helo),
+    login: logText(client.login),
+    from: logText(pathText(sender)),
+    to: logText(question.recipient?.raw ?? null),
     size: sizeOf(attributes),
     verdict: verdict.kind,
     rule: verdict.rule,
-    why: shown(verdict.why),
+    why: logText(verdict.why),
     score: verdict.score,
     reply: actionText(action),
     elapsed_ms: Math.round(answered.elapsed),
     findings: codesOf(evidence.outcomes),
   };
-}
-
-function shown(text: string | null): string | null {
-  return text === null ? null : printable(text, LOG_TEXT_LIMIT);
-}
-
-function codesOf(outcomes: readonly Outcome[]): readonly string[] {
-  const codes: string[] = [];
-  for (const outcome of outcomes) {
-    switch (outcome.kind) {
-      case 'found':
-        for (const finding of outcome.findings) codes.push(finding.code);
-        break;
-      case 'unavailable':
-        codes.push(`unavailable:${outcome.check}`);
-        break;
-    }
-  }
-  return codes;
 }

@@ -42,3 +42,15 @@ export type Outcome =
       readonly detail: string;
       readonly elapsed: number;
     };
+
+/** What was found, for a log line: codes of findings, and `unavailable:CHECK`. */
+export function codesOf(outcomes: readonly Outcome[]): readonly string[] {
+  return outcomes.flatMap((outcome) => {
+    switch (outcome.kind) {
+      case 'found':
+        return outcome.findings.map(({ code }) => code);
+      case 'unavailable':
+        return [`unavailable:${outcome.check}`];
+    }
+  });
+}
