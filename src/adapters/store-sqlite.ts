@@ -12,6 +12,7 @@ import {
   openDatabase,
   openDatabaseReadOnly,
 } from './sqlite-schema.ts';
+import { WriteGroup } from './sqlite-group.ts';
 import { FACTS_AGE_MS, TRACE_AGE_MS, TraceTable } from './sqlite-traces.ts';
 import { DecisionWriter, type WriterEvents } from './sqlite-writer.ts';
 
@@ -51,6 +52,7 @@ class SqliteStore implements Store, AsyncDisposable {
   readonly #events: WriterEvents;
   readonly #traces: TraceTable;
   readonly #decisions: DecisionTable;
+  readonly #group: WriteGroup;
   readonly #writer: DecisionWriter;
   readonly #checkpointer: Checkpointer;
 
@@ -60,6 +62,7 @@ class SqliteStore implements Store, AsyncDisposable {
     this.#events = events;
     this.#traces = new TraceTable(database);
     this.#decisions = new DecisionTable(database);
+    this.#group = new WriteGroup(database, whenFree, () => this.#checkpointer.wanted());
     this.#writer = new DecisionWriter((decisions) => {
       this.#decisions.write(decisions);
       this.#checkpointer.wanted();
@@ -71,15 +74,15 @@ class SqliteStore implements Store, AsyncDisposable {
   }
 
   openTrace(keys: TraceKeys, fresh: TraceId): Promise<TraceId> {
-    return this.#write(() => this.#traces.open(keys, fresh, this.#clock.now()));
+    return this.#group.add(() => this.#traces.open(keys, fresh, this.#clock.now()));
   }
 
   joinTrace(keys: TraceKeys, fresh: TraceId): Promise<TraceId> {
-    return this.#write(() => this.#traces.join(keys, fresh, this.#clock.now()));
+    return this.#group.add(() => this.#traces.join(keys, fresh, this.#clock.now()));
   }
 
   keepFacts(trace: TraceId, queueId: string, facts: KeptFacts): Promise<void> {
-    return this.#write(() => this.#traces.keepFacts(trace, queueId, facts, this.#clock.now()));
+    return this.#group.add(() => this.#traces.keepFacts(trace, queueId, facts, this.#clock.now()));
   }
 
   keptFacts(trace: TraceId, queueId: string): Promise<KeptFacts | null> {
@@ -119,6 +122,7 @@ class SqliteStore implements Store, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     try {
+      await this.#group.flush();
       await this.flush();
     } catch (error) {
       this.#events.writeFailed(
