@@ -55,7 +55,7 @@ const WORDS: Readonly<Record<string, Words>> = {
   ],
 };
 
-const STATEMENT = /^(\s*(?:[\w.-]+|"[^"]*"|'[^']*')+\s*=\s*)(.*?)\s*$/;
+const STATEMENT = /^(\s*(?:[\w.-]|"[^"]*"|'[^']*')+\s*=\s*)(.*)$/;
 const BLANK = /^\s*(?:#.*)?$/;
 /** A line that begins a statement or a section, and does not go on with the one before. */
 const BEGINNING = /^\s*(?:[\w.-]+\s*=|\[\[?\s*[A-Za-z])/;
@@ -99,9 +99,10 @@ function wordsFor(message: string): Words {
 
 /** A value that lacks its quotes, the most frequent mistake of all. */
 function bareValue(text: string): { column: number; wrong: string; remedy: string } | null {
-  const [, before, value] = STATEMENT.exec(text) ?? [];
-  if (before === undefined || value === undefined || mistakeOf(text) === null) return null;
-  const bare = /^([^\s"'[\]{}#,][^"'[\]{}#,]*?)\s*(?:#.*)?$/.exec(value)?.[1];
+  const [, before, rest] = STATEMENT.exec(text) ?? [];
+  if (before === undefined || rest === undefined || mistakeOf(text) === null) return null;
+  const value = rest.trimEnd();
+  const bare = /^([^\s"'[\]{}#,][^"'[\]{}#,]*)(?:#.*)?$/.exec(value)?.[1]?.trimEnd();
   if (bare === undefined) return null;
   const column = before.length + 1;
   const wrong = 'a text without quotes';

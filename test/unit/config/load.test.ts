@@ -345,6 +345,12 @@ test('a file of 4 MiB is read, a larger one is not', async () => {
   expect(result.ok ? '' : result.problems[0]?.wrong).toBe("can't be read: it has more than 4194304 octets");
 });
 
+test('a long word that is no key is told of at once', async () => {
+  // A nested repetition tried every way to cut the word: 40 letters would have taken hours.
+  const result = await load(`[rules]\n${'spf.helo-permerror_'.repeat(200)}"\n`);
+  expect(result.ok ? [] : result.problems.map(({ position }) => position?.line)).toContain(2);
+});
+
 test('whatever is done to a file, the answer is a configuration or problems with places in it', async () => {
   const example = await readFile(new URL('../../../examples/postern.toml', import.meta.url), 'utf8');
   const active = example.replaceAll(/^#(?=[^ \n])/gm, '');
