@@ -4,6 +4,7 @@ import { pathText, type ReversePath } from '../mail/address.ts';
 import type { Config } from '../config/config.ts';
 import type { KeptFacts, Store, TraceId } from '../ports/store.ts';
 import type { Log } from '../runtime/telemetry.ts';
+import { withinDeadline } from '../runtime/deadline.ts';
 import { newTraceId } from '../runtime/trace-id.ts';
 import { judgedByMilter } from '../verdict/edits.ts';
 import { lastHop } from './received.ts';
@@ -74,7 +75,7 @@ async function keptFacts(
   qid: string,
 ): Promise<KeptFacts | null> {
   try {
-    return await withinDeadline(store.keptFacts(trace, qid));
+    return await withinDeadline(store.keptFacts(trace, qid), STORE_DEADLINE_MS, 'the store');
   } catch (error) {
     const fields = { daemon: 'lmtp-filter', trace, qid, err: error };
     log.warn(fields, 'what the milter found could not be read');
@@ -90,25 +91,12 @@ async function joinTrace(
   const fresh = newTraceId();
   const keys = { session: sessionKey(forwarded.client), sender: pathText(sender), instance: null, queueId };
   try {
-    return await withinDeadline(store.joinTrace(keys, fresh));
+    return await withinDeadline(store.joinTrace(keys, fresh), STORE_DEADLINE_MS, 'the store');
   } catch (error) {
     log.warn(
       { daemon: 'lmtp-filter', trace: fresh, qid: queueId, err: error },
       'trace could not be joined in the store',
     );
     return fresh;
-  }
-}
-
-async function withinDeadline<T>(work: Promise<T>): Promise<T> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(
-    () => late.reject(new Error(`the store did not answer within ${STORE_DEADLINE_MS} ms`)),
-    STORE_DEADLINE_MS,
-  );
-  try {
-    return await Promise.race([work, late.promise]);
-  } finally {
-    clearTimeout(timer);
   }
 }

@@ -2,6 +2,7 @@ import { pathText } from '../mail/address.ts';
 import { sessionKey, type Envelope } from '../mail/envelope.ts';
 import type { HeaderList } from '../mail/header.ts';
 import type { TraceId } from '../ports/store.ts';
+import { withinDeadline } from '../runtime/deadline.ts';
 import { newTraceId } from '../runtime/trace-id.ts';
 import { decide, mildest } from '../verdict/decide.ts';
 import { applyEdits, insert, messageEdits, type Edit } from '../verdict/edits.ts';
@@ -147,7 +148,11 @@ async function keepFacts(
 ): Promise<void> {
   if (queueId === null) return;
   try {
-    await withinStoreDeadline(store.keepFacts(trace, queueId, { direction, outcomes }));
+    await withinDeadline(
+      store.keepFacts(trace, queueId, { direction, outcomes }),
+      STORE_DEADLINE_MS,
+      'the store',
+    );
   } catch (error) {
     metrics.fault('store');
     log.warn({ daemon: 'milter', trace, err: error }, 'facts could not be kept');
@@ -163,7 +168,7 @@ async function joinTrace(envelope: Envelope, { store, log, metrics }: MessageCon
     queueId: envelope.queueId,
   };
   try {
-    return await withinStoreDeadline(store.joinTrace(keys, fresh));
+    return await withinDeadline(store.joinTrace(keys, fresh), STORE_DEADLINE_MS, 'the store');
   } catch (error) {
     metrics.fault('store');
     log.warn(
@@ -171,18 +176,5 @@ async function joinTrace(envelope: Envelope, { store, log, metrics }: MessageCon
       'trace could not be joined, a fresh one is used',
     );
     return fresh;
-  }
-}
-
-async function withinStoreDeadline<T>(answer: Promise<T>): Promise<T> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(
-    () => late.reject(new Error(`the store did not answer within ${STORE_DEADLINE_MS} ms`)),
-    STORE_DEADLINE_MS,
-  );
-  try {
-    return await Promise.race([answer, late.promise]);
-  } finally {
-    clearTimeout(timer);
   }
 }

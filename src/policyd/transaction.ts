@@ -5,6 +5,7 @@ import { pathText, type Address } from '../mail/address.ts';
 import { sessionKey } from '../mail/envelope.ts';
 import type { Store, TraceId } from '../ports/store.ts';
 import type { Log } from '../runtime/telemetry.ts';
+import { withinDeadline } from '../runtime/deadline.ts';
 import { newTraceId } from '../runtime/trace-id.ts';
 import { decide, mildest } from '../verdict/decide.ts';
 import type { Outcome } from '../verdict/finding.ts';
@@ -132,18 +133,12 @@ export class Transaction {
       instance: instance === '' ? null : instance,
       queueId,
     };
-    const late = Promise.withResolvers<TraceId>();
-    const timer = setTimeout(
-      () => late.reject(new Error(`the store did not answer within ${TRACE_DEADLINE_MS} ms`)),
-      Math.min(TRACE_DEADLINE_MS, this.config.file.policyd.deadline),
-    );
+    const patience = Math.min(TRACE_DEADLINE_MS, this.config.file.policyd.deadline);
     try {
-      return await Promise.race([store.openTrace(keys, fresh), late.promise]);
+      return await withinDeadline(store.openTrace(keys, fresh), patience, 'the store');
     } catch (error) {
       log.warn({ trace: fresh, err: error }, 'trace could not be opened in the store');
       return fresh;
-    } finally {
-      clearTimeout(timer);
     }
   }
 

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 
 import { dial } from '../support/players/dial.ts';
-import { metric, spfFinding, startPolicyd, type Running, type Word } from '../unit/policyd/support.ts';
+import { metric } from '../support/metric.ts';
+import { spfFinding, startPolicyd, type Running, type Word } from '../unit/policyd/support.ts';
 
 /**
  * What Postfix 3.7.11 sent to a policy server that answered DUNNO, byte for byte. In policy-delay-yes (smtpd_delay_reject=yes, the

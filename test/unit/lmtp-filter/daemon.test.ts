@@ -5,7 +5,8 @@ import { HOP_LIMIT } from '../../../src/lmtp-filter/received.ts';
 import { RECIPIENT_LIMIT } from '../../../src/lmtp-filter/transaction.ts';
 import { FakeDovecot, lenientContent, strictContent, strictEnd } from '../../support/players/fake-dovecot.ts';
 import type { LmtpTalk } from '../../support/players/lmtp-talk.ts';
-import { letter, metric, spamStub, startFilter } from './support.ts';
+import { metric } from '../../support/metric.ts';
+import { letter, spamStub, startFilter } from './support.ts';
 
 const NEVER = new AbortController().signal;
 

@@ -2,7 +2,8 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 
 import { FakeDovecot, type Answer, type Step } from '../../support/players/fake-dovecot.ts';
-import { letter, metric, spamStub, startFilter, type Running } from './support.ts';
+import { metric } from '../../support/metric.ts';
+import { letter, spamStub, startFilter, type Running } from './support.ts';
 
 const NAMES = ['apolo', 'hera', 'zeus', 'hera'];
 

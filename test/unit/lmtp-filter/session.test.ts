@@ -4,7 +4,8 @@ import { HOLD_MS } from '../../../src/lmtp-filter/client-stream.ts';
 import { BAD_COMMAND_LIMIT } from '../../../src/lmtp-filter/session.ts';
 import { FakeDovecot } from '../../support/players/fake-dovecot.ts';
 import { LmtpTalk } from '../../support/players/lmtp-talk.ts';
-import { HOST, letter, metric, startFilter } from './support.ts';
+import { metric } from '../../support/metric.ts';
+import { HOST, letter, startFilter } from './support.ts';
 
 const SENDER = 'MAIL FROM:<thor@valhalla.local>';
 const ZEUS = 'RCPT TO:<zeus@olimpus.local>';

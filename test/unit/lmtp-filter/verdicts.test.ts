@@ -4,7 +4,8 @@ import type { LmtpTalk } from '../../support/players/lmtp-talk.ts';
 import { STORE_DEADLINE_MS } from '../../../src/lmtp-filter/origin.ts';
 import { spamFinding } from '../../../src/checks/spam.ts';
 import type { KeptFacts } from '../../../src/ports/store.ts';
-import { letter, metric, SCAN, spamStub, startFilter, stubCheck, type Running } from './support.ts';
+import { metric } from '../../support/metric.ts';
+import { letter, SCAN, spamStub, startFilter, stubCheck, type Running } from './support.ts';
 
 const QUEUE_ID = '8180B24C465';
 const TRACE = 'abcdefghijklmno2';

@@ -2,7 +2,8 @@ import { expect, test, vi } from 'vitest';
 
 import type { Command } from '../../../src/milter/command.ts';
 import { BEGIN, MESSAGE, rig } from './rig.ts';
-import { ABORT, CONNECT, EOM, gate, MAIL, metric, OFFER_V6, packet, RCPT, TRACE } from './support.ts';
+import { metric } from '../../support/metric.ts';
+import { ABORT, CONNECT, EOM, gate, MAIL, OFFER_V6, packet, RCPT, TRACE } from './support.ts';
 
 test('an outcome that comes after ABORT is nobody’s', async () => {
   const { say, session, checks, tools, counted } = await rig();

@@ -7,6 +7,7 @@ import { afterEach, expect, test, vi } from 'vitest';
 
 import { PROGRESS_MS } from '../../../src/milter/connection.ts';
 import { MilterClient } from '../../support/players/milter-client.ts';
+import { metric } from '../../support/metric.ts';
 import {
   ABORT,
   configOf,
@@ -18,7 +19,6 @@ import {
   HELO,
   mail,
   MAIL,
-  metric,
   onlyConnection,
   OFFER_V2,
   OFFER_V6,

@@ -2,6 +2,7 @@ import { milterMetrics } from '../../../src/milter/metrics.ts';
 import { CONTINUE } from '../../../src/milter/responses.ts';
 import { Session } from '../../../src/milter/session.ts';
 import { CommandDecoder } from '../../../src/milter/wire.ts';
+import { metric } from '../../support/metric.ts';
 import {
   configOf,
   CONNECT,
@@ -9,7 +10,6 @@ import {
   EOH,
   HELO,
   MAIL,
-  metric,
   OFFER_V6,
   packet,
   RCPT,

@@ -5,7 +5,8 @@ import { afterEach, expect, test, vi } from 'vitest';
 
 import { DkimSigner } from '../../../src/milter/dkim-signer.ts';
 import { applyAsPostfix, MilterClient, type MilterMail } from '../../support/players/milter-client.ts';
-import { mail, metric, startMilter, TRACE, type Running } from './support.ts';
+import { metric } from '../../support/metric.ts';
+import { mail, startMilter, TRACE, type Running } from './support.ts';
 
 afterEach(() => {
   vi.restoreAllMocks();

@@ -229,19 +229,6 @@ export async function startMilter(options: StartOptions = {}): Promise<Running> 
   };
 }
 
-/** Value of one series; undefined when there is none. */
-export async function metric(
-  registry: Registry,
-  name: string,
-  labels: Readonly<Record<string, string>> = {},
-): Promise<number | undefined> {
-  const found = await registry.getSingleMetric(name)?.get();
-  const wanted = Object.entries(labels);
-  return found?.values.find((series) =>
-    wanted.every(([label, value]) => (series.labels as Record<string, unknown>)[label] === value),
-  )?.value;
-}
-
 /** `D` and the like: length, command, payload. Strings are latin1. */
 export function packet(code: string, ...payload: readonly (string | Uint8Array)[]): Buffer {
   const data = Buffer.concat(

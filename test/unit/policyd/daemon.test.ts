@@ -9,7 +9,8 @@ import { describe, expect, test } from 'vitest';
 
 import { dial } from '../../support/players/dial.ts';
 import { PolicyClient, policyRequest } from '../../support/players/policy-client.ts';
-import { configOf, metric, rcpt, startPolicyd, until, waitingCheck, type Running } from './support.ts';
+import { metric } from '../../support/metric.ts';
+import { configOf, rcpt, startPolicyd, until, waitingCheck, type Running } from './support.ts';
 
 const EHLO = policyRequest({ protocol_state: 'EHLO' });
 const DUNNO = 'action=DUNNO\n\n';

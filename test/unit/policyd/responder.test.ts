@@ -6,10 +6,10 @@ import { RECIPIENT_LIMIT, TRACE_DEADLINE_MS } from '../../../src/policyd/transac
 import { MEMORY_LIMIT, MESSAGE_AGE_MS, MESSAGE_LIMIT } from '../../../src/policyd/transactions.ts';
 import { actionText } from '../../../src/policyd/wire.ts';
 import type { PolicyAttributes } from '../../support/players/policy-client.ts';
+import { metric } from '../../support/metric.ts';
 import {
   configOf,
   decoded,
-  metric,
   rcpt,
   spfFinding,
   stubSpf,

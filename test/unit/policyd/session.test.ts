@@ -11,7 +11,8 @@ import { PEER_DEADLINE_MS } from '../../../src/policyd/session.ts';
 import { LINE_LIMIT } from '../../../src/policyd/wire.ts';
 import { dial } from '../../support/players/dial.ts';
 import { PolicyClient, policyRequest } from '../../support/players/policy-client.ts';
-import { metric, rcpt, spfFinding, startPolicyd, until, waitingCheck, type Running } from './support.ts';
+import { metric } from '../../support/metric.ts';
+import { rcpt, spfFinding, startPolicyd, until, waitingCheck, type Running } from './support.ts';
 
 const EHLO = policyRequest({ protocol_state: 'EHLO' });
 const NO_FIELD = '[policyd]\nspf_header = "none"\n';

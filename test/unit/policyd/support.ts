@@ -199,19 +199,6 @@ export async function startPolicyd(toml = '', path: string | null = null): Promi
   };
 }
 
-/** Value of one series; undefined when there is none. */
-export async function metric(
-  registry: Registry,
-  name: string,
-  labels: Readonly<Record<string, string>> = {},
-): Promise<number | undefined> {
-  const found = await registry.getSingleMetric(name)?.get();
-  const wanted = Object.entries(labels);
-  return found?.values.find((series) =>
-    wanted.every(([label, value]) => (series.labels as Record<string, unknown>)[label] === value),
-  )?.value;
-}
-
 /** Waits for the event loop to bring something about; the time limit of the test guards it. */
 export async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await setImmediate();

@@ -1,0 +1,12 @@
+/**
+ * The answer, or after `ms` milliseconds an error that names who did not give it. The work itself goes on; its late answer is dropped.
+ */
+export async function withinDeadline<T>(answer: Promise<T>, ms: number, who: string): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error(`${who} did not answer within ${ms} ms`)), ms);
+  try {
+    return await Promise.race([answer, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
