@@ -28,17 +28,14 @@ export class Watched implements AsyncDisposable {
     return new Watched(child, child.pid);
   }
 
-  /** User and system time so far, in microseconds. The kernel counts in ticks of 10 ms. */
+  /** User and system time so far of the process and its threads, in microseconds. The kernel counts in ticks of 10 ms. */
   cpu(): number {
-    const stat = readFileSync(`/proc/${this.#pid}/stat`, 'latin1');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return (Number(fields[11]) + Number(fields[12])) * 10_000;
+    return cpuOf(this.#pid);
   }
 
   /** The most memory it has had so far (VmHWM), in MiB. */
   peakMemory(): number {
-    const line = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${this.#pid}/status`, 'latin1'));
-    return Math.round(Number(line?.[1] ?? 0) / 1024);
+    return peakMemoryOf(this.#pid);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -47,4 +44,20 @@ export class Watched implements AsyncDisposable {
     this.#child.kill('SIGTERM');
     await gone;
   }
+}
+
+const TICK_MICROSECONDS = 10_000;
+
+/** User and system time of a process and of its children that have ended, in microseconds. */
+export function cpuOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  let ticks = 0;
+  for (const field of fields.slice(11, 15)) ticks += Number(field);
+  return ticks * TICK_MICROSECONDS;
+}
+
+export function peakMemoryOf(pid: number): number {
+  const line = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'latin1'));
+  return Math.round(Number(line?.[1] ?? 0) / 1024);
 }

@@ -94,6 +94,11 @@ class StubResolver implements Resolver, AsyncDisposable {
     }
   }
 
+  cached(name: string, type: RecordType): DnsAnswer | null {
+    const result = this.#kept(`${type} ${name}`);
+    return result?.kind === 'answer' ? result.answer : null;
+  }
+
   /** Ends all questions under way. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;

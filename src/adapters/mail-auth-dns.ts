@@ -18,7 +18,7 @@ interface MxHost {
 /** An error as node:dns makes it. Without `readonly`: mailauth notes on it what the error means for SPF. */
 export class LookupError extends Error {
   code: string;
-  spfResult?: { error: 'permerror'; text: string };
+  spfResult?: { error: 'permerror' | 'temperror'; text: string };
 
   constructor(code: string, message: string) {
     super(message);
@@ -79,6 +79,35 @@ export class Questions {
       this.#broken ??= { error };
       throw error;
     }
+  }
+}
+
+interface Limits {
+  readonly questions: number;
+  readonly budgetMs: number;
+  readonly signal: AbortSignal;
+}
+
+/** Runs `work` with DNS questions that are no longer answered when the budget is used up: what is unknown by then is a temperror. */
+export async function withinBudget<T>(
+  resolver: Resolver,
+  { questions: count, budgetMs, signal }: Limits,
+  work: (lookup: Lookup, late: AbortSignal) => Promise<T>,
+): Promise<T> {
+  signal.throwIfAborted();
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(new Error(`no answer within ${budgetMs} ms`)), budgetMs);
+  const abort = (): void => late.abort(signal.reason);
+  signal.addEventListener('abort', abort, { once: true });
+  const questions = new Questions(resolver, count, late.signal);
+  try {
+    const made = await work(questions.lookup, late.signal);
+    signal.throwIfAborted();
+    questions.rethrow();
+    return made;
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', abort);
   }
 }
 

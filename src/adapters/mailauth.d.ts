@@ -1,26 +1,43 @@
 // The parts of mailauth 7.1.0 that the adapter uses, as they are. Its own typings leave out the verifier's inner parts and have `any` in
 // the results.
 
-declare module 'mailauth/lib/spf/index.js' {
-  export interface SpfResponse {
-    readonly domain: string;
-    readonly status: { readonly result: string; readonly comment?: string };
+declare module 'mailauth/lib/spf/spf-verify.js' {
+  type SpfLookup = (name: string, type: string) => Promise<unknown>;
+
+  /** What a record comes to, before it has a word for it. */
+  export interface SpfOutcome {
+    /** Of the mechanism that matched. */
+    readonly qualifier?: string;
+    readonly error?: string;
+    /** What the error is. */
+    readonly text?: string;
+    /** The record. */
     readonly rr?: string;
     readonly explanation?: string;
   }
 
-  export function spf(options: {
-    readonly ip: string;
-    readonly helo: string;
-    /** Left out: the HELO identity is checked. */
-    readonly sender?: string;
-    /** %{r} */
-    readonly mta: string;
-    readonly strict: boolean;
-    /** Milliseconds. */
-    readonly maxElapsedTime: number;
-    readonly resolver: (name: string, type: string) => Promise<unknown>;
-  }): Promise<SpfResponse>;
+  /** check_host() with the limits of whoever calls it: `resolver` counts. Throws errors that have an SpfOutcome as `spfResult`. */
+  export function spfVerify(
+    domain: string,
+    options: {
+      readonly sender: string;
+      readonly ip: string;
+      readonly helo: string;
+      /** %{r} */
+      readonly mta: string;
+      readonly strict: boolean;
+      readonly resolver: SpfLookup;
+      /** For the hosts of an MX or PTR record, counted on their own. */
+      readonly createSubResolver: () => SpfLookup;
+      /** For the explanation, which is not counted. */
+      readonly expResolver: SpfLookup;
+    },
+  ): Promise<SpfOutcome | false>;
+}
+
+declare module 'mailauth/lib/tools.js' {
+  /** U-labels as A-labels. RFC 5890 §2.3.2.1. */
+  export function toALabel(domain: string): string;
 }
 
 declare module 'mailauth/lib/dmarc/index.js' {

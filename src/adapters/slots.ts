@@ -1,4 +1,4 @@
-import { NeighbourError } from '../ports/scanner.ts';
+import { NeighbourError } from '../ports/neighbour-error.ts';
 
 /**
  * So many at once with one neighbour, and so many more waiting, first come first served. What comes above that is told at once, because

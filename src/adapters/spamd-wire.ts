@@ -1,7 +1,7 @@
 import { parseHeaderSection, unfold, type HeaderField } from '../mail/header.ts';
 import { printable } from '../mail/reply.ts';
 import type { SpamScan } from '../mail/spam-scan.ts';
-import { NeighbourError } from '../ports/scanner.ts';
+import { NeighbourError } from '../ports/neighbour-error.ts';
 
 /**
  * SPAMC/1.5, as spamd speaks it (`spamd/PROTOCOL` in SpamAssassin's sources, and what was measured where that is wrong). Knows no

@@ -4,7 +4,8 @@ import { foldedValue } from '../mail/fold.ts';
 import { HeaderList } from '../mail/header.ts';
 import type { Body } from '../mail/message.ts';
 import type { SpamScan } from '../mail/spam-scan.ts';
-import { NeighbourError, type ScanRequest, type SpamScanner } from '../ports/scanner.ts';
+import { NeighbourError } from '../ports/neighbour-error.ts';
+import type { ScanRequest, SpamScanner } from '../ports/scanner.ts';
 import { Slots } from './slots.ts';
 import { readPong, readScan, requestHead } from './spamd-wire.ts';
 

@@ -24,6 +24,7 @@ const finding = z.object({
   score: z.exactOptional(z.number()),
   recipient: z.exactOptional(z.number()),
   auth: z.exactOptional(authResult),
+  explanation: z.exactOptional(z.object({ by: z.string(), text: z.string() })),
   scan: z.exactOptional(spamScan),
 });
 

@@ -4,35 +4,45 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** The store can't be opened; says what, where, and how to mend it. */
-export class StoreUnusable extends Error {
+import { NeighbourError } from '../ports/neighbour-error.ts';
+
+/** The file can't be opened, or not be used any more; says what, where, and how to mend it. */
+export class StoreUnusable extends NeighbourError {
   constructor(path: string, why: string, options?: ErrorOptions) {
     super(`cannot use the store ${path}: ${why}`, options);
     this.name = 'StoreUnusable';
   }
 }
 
-const FILE = 'postern.sqlite';
-
-export function databasePath(folder: string): string {
-  return join(folder, FILE);
+/** What one of our files is made of. */
+export interface DatabaseSchema {
+  readonly file: string;
+  /** PRAGMA application_id: tells our files from other programs', and from each other. */
+  readonly applicationId: number;
+  /** Step n brings a file from schema version n to n + 1. Steps are never changed, only added. */
+  readonly migrations: readonly string[];
+  /** Memory for pages of the file, KiB. */
+  readonly cacheKib: number;
+  /** Octets. A change of one row writes the whole page that holds it. */
+  readonly pageSize: 1024 | 4096;
+  /** Whether free pages can be given back to the disk (PRAGMA incremental_vacuum). */
+  readonly shrinks: boolean;
 }
 
-/** `PSTN`: tells our files from other programs' (PRAGMA application_id). */
-const APPLICATION_ID = 0x5053_544e;
+export function databasePath(folder: string, schema: DatabaseSchema = STORE_SCHEMA): string {
+  return join(folder, schema.file);
+}
 
 /** The longest a statement may block the event loop for another process's lock; whoever needs longer waits without blocking. */
 const BUSY_TIMEOUT_MS = 10;
 /** At open nothing else runs yet, and another process may be converting the file. */
 const OPEN_TIMEOUT_MS = 5000;
-/** Checkpoints are made in a thread of their own; a write makes one itself only when that falls this far behind (16 MiB). */
-const LATE_CHECKPOINT_PAGES = 4096;
-/** Without that thread, a write that reaches this many pages makes one: 1 MiB, some milliseconds. */
-const SMALL_CHECKPOINT_PAGES = 250;
+/** Checkpoints are made in a thread of their own; a write makes one itself only when that falls this far behind. */
+const LATE_CHECKPOINT_OCTETS = 2 ** 24;
+/** Without that thread, a write makes one when there is this much: some milliseconds. */
+const SMALL_CHECKPOINT_OCTETS = 2 ** 20;
 
 /**
- * Step n brings a file from schema version n to n + 1. Steps are never changed, only added.
- *
  * Address columns hold `addressKey`: the domain first, so that one index serves whole addresses and domains.
  */
 const MIGRATIONS: readonly string[] = [
@@ -101,11 +111,70 @@ const MIGRATIONS: readonly string[] = [
     PRIMARY KEY (recipient_key, decision)
   ) STRICT, WITHOUT ROWID;
   `,
+  // An index of all rows takes each new entry on a page of its own. Those that begin with the part (4096 rows in a row) take them all on the
+  // few pages of the last part, which are written once for many; a question then looks into each part, newest first.
+  `
+  CREATE TABLE trace_2 (
+    id INTEGER PRIMARY KEY,
+    trace TEXT NOT NULL,
+    time INTEGER NOT NULL,
+    session TEXT,
+    sender TEXT NOT NULL,
+    instance TEXT,
+    queue_id TEXT,
+    claimed INTEGER NOT NULL
+  ) STRICT;
+  INSERT INTO trace_2 SELECT id, trace, time, session, sender, instance, queue_id, claimed FROM trace;
+  DROP TABLE trace;
+  ALTER TABLE trace_2 RENAME TO trace;
+  CREATE INDEX trace_queue_id ON trace (queue_id) WHERE queue_id IS NOT NULL;
+  CREATE INDEX trace_unclaimed ON trace (id >> 12, session, sender) WHERE claimed = 0;
+  CREATE INDEX trace_nameless ON trace (trace) WHERE claimed = 1 AND queue_id IS NULL;
+
+  ALTER TABLE decision ADD COLUMN recipient_key TEXT;
+  DROP INDEX decision_trace;
+  DROP INDEX decision_queue_id;
+  DROP INDEX decision_client;
+  DROP INDEX decision_sender;
+  DROP INDEX decision_verdict;
+  DROP INDEX decision_rule;
+  CREATE INDEX decision_trace ON decision (id >> 12, trace, time);
+  CREATE INDEX decision_queue_id ON decision (id >> 12, queue_id, time) WHERE queue_id IS NOT NULL;
+  CREATE INDEX decision_client ON decision (id >> 12, client, time);
+  CREATE INDEX decision_sender ON decision (id >> 12, sender_key, time);
+  CREATE INDEX decision_recipient_key ON decision (id >> 12, recipient_key, time) WHERE recipient_key IS NOT NULL;
+  CREATE INDEX decision_verdict ON decision (verdict, time) WHERE verdict <> 'accept';
+  CREATE INDEX decision_rule ON decision (rule, time) WHERE rule <> 'default';
+
+  -- Of decisions with several recipients; a single one stands in the decision itself.
+  CREATE TABLE decision_recipient_2 (
+    part INTEGER NOT NULL,
+    recipient_key TEXT NOT NULL,
+    decision INTEGER NOT NULL,
+    PRIMARY KEY (part, recipient_key, decision)
+  ) STRICT, WITHOUT ROWID;
+  INSERT INTO decision_recipient_2 SELECT decision >> 12, recipient_key, decision FROM decision_recipient;
+  DROP TABLE decision_recipient;
+  ALTER TABLE decision_recipient_2 RENAME TO decision_recipient;
+  `,
 ];
 
+/** Rows with the same `id >> PART_BITS` are one part; the indexes of the schema say the same. */
+export const PART_BITS = 12;
+
+/** Traces, kept facts and decisions; `PSTN`. */
+const STORE_SCHEMA: DatabaseSchema = {
+  file: 'postern.sqlite',
+  applicationId: 0x5053_544e,
+  migrations: MIGRATIONS,
+  cacheKib: 8192,
+  pageSize: 4096,
+  shrinks: false,
+};
+
 /** Opens the file in `folder`, made when missing, for reading and writing. @throws {StoreUnusable} */
-export async function openDatabase(folder: string): Promise<DatabaseSync> {
-  const path = databasePath(folder);
+export async function openDatabase(folder: string, schema = STORE_SCHEMA): Promise<DatabaseSync> {
+  const path = databasePath(folder, schema);
   try {
     await mkdir(folder, { recursive: true, mode: 0o700 });
     // SQLite would make it readable by all; its -wal and -shm files take over the mode of this one.
@@ -118,7 +187,7 @@ export async function openDatabase(folder: string): Promise<DatabaseSync> {
   const deadline = performance.now() + OPEN_TIMEOUT_MS;
   for (;;) {
     try {
-      return prepared(path);
+      return prepared(path, schema);
     } catch (error) {
       // Turning WAL on and converting need the file alone: three daemons that start at once take turns.
       if (!isBusy(error) || performance.now() > deadline) throw unusable(path, error);
@@ -127,9 +196,17 @@ export async function openDatabase(folder: string): Promise<DatabaseSync> {
   }
 }
 
+/** What holds for each connection that writes. */
+export function tune(database: DatabaseSync, { cacheKib, pageSize } = STORE_SCHEMA): void {
+  // With WAL, NORMAL can't corrupt the file; a power cut may take the last moments of history.
+  database.exec(
+    `PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = ${LATE_CHECKPOINT_OCTETS / pageSize}; PRAGMA cache_size = -${cacheKib}`,
+  );
+}
+
 /** For when there is no thread that makes checkpoints. */
-export function checkpointInWrites(database: DatabaseSync): void {
-  database.exec(`PRAGMA wal_autocheckpoint = ${SMALL_CHECKPOINT_PAGES}`);
+export function checkpointInWrites(database: DatabaseSync, { pageSize } = STORE_SCHEMA): void {
+  database.exec(`PRAGMA wal_autocheckpoint = ${SMALL_CHECKPOINT_OCTETS / pageSize}`);
 }
 
 /** Opens the file in `folder` for reading while others write; null when there is none. @throws {StoreUnusable} */
@@ -139,7 +216,7 @@ export function openDatabaseReadOnly(folder: string): DatabaseSync | null {
   let database: DatabaseSync | null = null;
   try {
     database = new DatabaseSync(path, { readOnly: true, timeout: OPEN_TIMEOUT_MS });
-    const version = versionOf(database, path);
+    const version = versionOf(database, path, STORE_SCHEMA);
     if (version === 0) {
       database.close();
       return null; // a daemon has just made the file, nothing is in it
@@ -175,15 +252,15 @@ function sqliteCode(error: unknown): number | null {
   return error.errcode & 0xff;
 }
 
-function prepared(path: string): DatabaseSync {
+function prepared(path: string, schema: DatabaseSchema): DatabaseSync {
   const database = new DatabaseSync(path, { timeout: BUSY_TIMEOUT_MS });
   try {
+    // These have an effect only before anything is in the file, WAL's mark included.
+    database.exec(`PRAGMA page_size = ${schema.pageSize}`);
+    if (schema.shrinks) database.exec('PRAGMA auto_vacuum = INCREMENTAL');
     if (textPragma(database, 'journal_mode') !== 'wal') database.exec('PRAGMA journal_mode = WAL');
-    // With WAL, NORMAL can't corrupt the file; a power cut may take the last moments of history.
-    database.exec(
-      `PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = ${LATE_CHECKPOINT_PAGES}; PRAGMA cache_size = -8192`,
-    );
-    if (versionOf(database, path) < MIGRATIONS.length) migrate(database, path);
+    tune(database, schema);
+    if (versionOf(database, path, schema) < schema.migrations.length) migrate(database, path, schema);
     return database;
   } catch (error) {
     database.close();
@@ -191,13 +268,14 @@ function prepared(path: string): DatabaseSync {
   }
 }
 
-function migrate(database: DatabaseSync, path: string): void {
+function migrate(database: DatabaseSync, path: string, schema: DatabaseSchema): void {
+  const { migrations, applicationId } = schema;
   database.exec('BEGIN IMMEDIATE');
   try {
     // Read again: another process may have been first.
-    for (const step of MIGRATIONS.slice(versionOf(database, path))) database.exec(step);
+    for (const step of migrations.slice(versionOf(database, path, schema))) database.exec(step);
     database.exec(
-      `PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = ${MIGRATIONS.length}; COMMIT`,
+      `PRAGMA application_id = ${applicationId}; PRAGMA user_version = ${migrations.length}; COMMIT`,
     );
   } catch (error) {
     if (database.isTransaction) database.exec('ROLLBACK');
@@ -205,17 +283,18 @@ function migrate(database: DatabaseSync, path: string): void {
   }
 }
 
-function versionOf(database: DatabaseSync, path: string): number {
+function versionOf(database: DatabaseSync, path: string, schema: DatabaseSchema): number {
+  const { applicationId, migrations } = schema;
   const version = numberPragma(database, 'user_version');
   const application = numberPragma(database, 'application_id');
   const isNew = version === 0 && application === 0 && numberPragma(database, 'schema_version') === 0;
-  if (!isNew && application !== APPLICATION_ID) {
+  if (!isNew && application !== applicationId) {
     throw new StoreUnusable(path, 'it belongs to another program; name another state folder');
   }
-  if (version > MIGRATIONS.length) {
+  if (version > migrations.length) {
     throw new StoreUnusable(
       path,
-      `it has schema version ${version}, this version of Postern knows ${MIGRATIONS.length}; use the newer version, or another state folder`,
+      `it has schema version ${version}, this version of Postern knows ${migrations.length}; use the newer version, or another state folder`,
     );
   }
   return version;
@@ -229,7 +308,8 @@ function textPragma(database: DatabaseSync, name: string): string {
   return String(Object.values(database.prepare(`PRAGMA ${name}`).get() ?? {})[0]);
 }
 
-function unusable(path: string, error: unknown): StoreUnusable {
+/** The error of SQLite's, with where it was and what helps. */
+export function unusable(path: string, error: unknown): StoreUnusable {
   if (error instanceof StoreUnusable) return error;
   return new StoreUnusable(path, `${messageOf(error)}${adviceFor(error)}`, { cause: error });
 }

@@ -1,31 +1,24 @@
 import type { DatabaseSync } from 'node:sqlite';
-import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 
 import type { Clock } from '../ports/clock.ts';
 import type { KeptFacts, Decision, HistoryFilter, Store, TraceId, TraceKeys } from '../ports/store.ts';
+import type { Answer, Ask } from './sqlite-batch.ts';
+import { whenFree } from './sqlite-busy.ts';
 import { Checkpointer } from './sqlite-checkpoint.ts';
-import { DecisionTable, selectHistory } from './sqlite-decisions.ts';
-import {
-  checkpointInWrites,
-  databasePath,
-  isBusy,
-  openDatabase,
-  openDatabaseReadOnly,
-} from './sqlite-schema.ts';
-import { WriteGroup } from './sqlite-group.ts';
-import { FACTS_AGE_MS, TRACE_AGE_MS, TraceTable } from './sqlite-traces.ts';
-import { DecisionWriter, type WriterEvents } from './sqlite-writer.ts';
+import { FactsReader } from './sqlite-facts.ts';
+import { selectHistory } from './sqlite-history.ts';
+import { databasePath, openDatabase, openDatabaseReadOnly } from './sqlite-schema.ts';
+import { WriterThread } from './sqlite-thread.ts';
+import { FACTS_AGE_MS, TRACE_AGE_MS } from './sqlite-traces.ts';
+import { StoreWriter, type WriterEvents } from './sqlite-writer.ts';
 
 /** What is needed to answer questions about the past. */
 export interface HistoryReader extends Disposable {
   history(filter: HistoryFilter): Promise<readonly Decision[]>;
 }
 
-/** Rows removed in one go: a few milliseconds of the event loop. */
-const EXPIRE_ROWS = 20;
-/** How long a message waits for another process's write before it goes on without the store. */
-const BUSY_ATTEMPTS = 20;
-const BUSY_PAUSE_MS = 25;
+/** Rows removed in one go: messages that ask for their trace wait behind it. */
+const EXPIRE_ROWS = 200;
 
 /** The store of one machine: a file in `folder` that all daemons share. @throws {StoreUnusable} */
 export async function openSqliteStore(
@@ -46,55 +39,62 @@ export function openSqliteHistory(folder: string): HistoryReader | null {
   };
 }
 
+/** Reads with the connection of this thread, which waits for nobody, and writes in a thread of its own. */
 class SqliteStore implements Store, AsyncDisposable {
   readonly #database: DatabaseSync;
   readonly #clock: Clock;
   readonly #events: WriterEvents;
-  readonly #traces: TraceTable;
-  readonly #decisions: DecisionTable;
-  readonly #group: WriteGroup;
-  readonly #writer: DecisionWriter;
+  readonly #facts: FactsReader;
+  readonly #thread: WriterThread;
+  readonly #writer: StoreWriter;
   readonly #checkpointer: Checkpointer;
+  #ending = false;
 
   constructor(database: DatabaseSync, path: string, clock: Clock, events: WriterEvents) {
     this.#database = database;
     this.#clock = clock;
     this.#events = events;
-    this.#traces = new TraceTable(database);
-    this.#decisions = new DecisionTable(database);
-    this.#group = new WriteGroup(database, whenFree, () => this.#checkpointer.wanted());
-    this.#writer = new DecisionWriter((decisions) => {
-      this.#decisions.write(decisions);
-      this.#checkpointer.wanted();
-    }, events);
-    this.#checkpointer = new Checkpointer(path, (error) => {
-      checkpointInWrites(database);
-      events.writeFailed(error, this.#writer.waiting);
-    });
+    this.#facts = new FactsReader(database);
+    this.#thread = new WriterThread(path);
+    this.#writer = new StoreWriter(this.#thread, events, () => this.#checkpointer.wanted());
+    // Without it, the thread that writes makes a checkpoint itself when it must.
+    this.#checkpointer = new Checkpointer(path, (error) => events.writeFailed(error, this.#writer.waiting));
   }
 
-  openTrace(keys: TraceKeys, fresh: TraceId): Promise<TraceId> {
-    return this.#group.add(() => this.#traces.open(keys, fresh, this.#clock.now()));
+  openTrace(keys: TraceKeys, fresh: TraceId): TraceId | Promise<TraceId> {
+    const now = this.#clock.now();
+    if (keys.queueId !== null) return this.#traceOf({ kind: 'open', keys, fresh, now });
+    // Postfix opens a queue file for the first recipient that is accepted: before that, nobody can know of the message.
+    this.#writer.open({ trace: fresh, keys, now });
+    return fresh;
   }
 
   joinTrace(keys: TraceKeys, fresh: TraceId): Promise<TraceId> {
-    return this.#group.add(() => this.#traces.join(keys, fresh, this.#clock.now()));
+    return this.#traceOf({ kind: 'join', keys, fresh, now: this.#clock.now() });
   }
 
-  keepFacts(trace: TraceId, queueId: string, facts: KeptFacts): Promise<void> {
-    return this.#group.add(() => this.#traces.keepFacts(trace, queueId, facts, this.#clock.now()));
+  async keepFacts(trace: TraceId, queueId: string, { direction, outcomes }: KeptFacts): Promise<void> {
+    const now = this.#clock.now();
+    await this.#writer.ask({
+      kind: 'keep',
+      trace,
+      queueId,
+      direction,
+      outcomes: JSON.stringify(outcomes),
+      now,
+    });
   }
 
   keptFacts(trace: TraceId, queueId: string): Promise<KeptFacts | null> {
-    return whenFree(() => this.#traces.keptFacts(trace, queueId, this.#clock.now()));
+    return whenFree(() => this.#facts.read(trace, queueId, this.#clock.now() - FACTS_AGE_MS));
   }
 
   record(decision: Decision): void {
-    this.#writer.add(decision);
+    this.#writer.record(decision);
   }
 
   flush(): Promise<void> {
-    return whenFree(() => this.#writer.flush());
+    return this.#writer.flush();
   }
 
   history(filter: HistoryFilter): Promise<readonly Decision[]> {
@@ -105,24 +105,25 @@ class SqliteStore implements Store, AsyncDisposable {
     const now = this.#clock.now();
     let removed = 0;
     // Long enough to be overtaken by the end of the process.
-    for (let more = true; more && this.#database.isOpen; await nextTurn()) {
-      const decisions = await this.#write(() => this.#decisions.expire(before, EXPIRE_ROWS));
-      const others = await this.#write(() =>
-        this.#traces.expire(
-          Math.max(before, now - TRACE_AGE_MS),
-          Math.max(before, now - FACTS_AGE_MS),
-          EXPIRE_ROWS,
-        ),
-      );
-      removed += decisions;
-      more = decisions === EXPIRE_ROWS || others;
+    for (let more = true; more && !this.#ending; ) {
+      const answer = await this.#writer.ask({
+        kind: 'expire',
+        decisionsBefore: before,
+        tracesBefore: Math.max(before, now - TRACE_AGE_MS),
+        factsBefore: Math.max(before, now - FACTS_AGE_MS),
+        limit: EXPIRE_ROWS,
+        now,
+      });
+      if (answer.kind !== 'expired') throw unexpected(answer);
+      removed += answer.decisions;
+      more = answer.more;
     }
     return removed;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#ending = true;
     try {
-      await this.#group.flush();
       await this.flush();
     } catch (error) {
       this.#events.writeFailed(
@@ -132,26 +133,19 @@ class SqliteStore implements Store, AsyncDisposable {
     } finally {
       const lost = this.#writer.close();
       if (lost > 0) this.#events.lost(lost, 'they could not be written before the end');
+      await this.#thread[Symbol.asyncDispose]();
       await this.#checkpointer[Symbol.asyncDispose]();
       this.#database.close();
     }
   }
 
-  async #write<T>(work: () => T): Promise<T> {
-    const result = await whenFree(work);
-    this.#checkpointer.wanted();
-    return result;
+  async #traceOf(ask: Extract<Ask, { kind: 'open' | 'join' }>): Promise<TraceId> {
+    const answer = await this.#writer.ask(ask);
+    if (answer.kind !== 'trace') throw unexpected(answer);
+    return answer.trace;
   }
 }
 
-/** Another process's write takes milliseconds; waiting for it must not stop the event loop. */
-async function whenFree<T>(work: () => T | Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await work();
-    } catch (error) {
-      if (!isBusy(error) || attempt >= BUSY_ATTEMPTS) throw error;
-    }
-    await delay(BUSY_PAUSE_MS);
-  }
+function unexpected({ kind }: Answer): Error {
+  return new Error(`unexpected answer of the thread that writes: ${kind}`);
 }

@@ -2,11 +2,16 @@ import { z } from 'zod';
 
 import type { Client, Direction } from '../mail/envelope.ts';
 import type { Message } from '../mail/message.ts';
-import type { ReversePath } from '../mail/address.ts';
+import type { Address, ReversePath } from '../mail/address.ts';
 import type { Clock } from '../ports/clock.ts';
+import type { Directory } from '../ports/directory.ts';
+import type { ListHealth } from '../ports/list-health.ts';
 import type { MailAuth } from '../ports/mail-auth.ts';
+import type { Notifier } from '../ports/notifier.ts';
+import type { QuotaSource } from '../ports/quota.ts';
 import type { Resolver } from '../ports/resolver.ts';
 import type { SpamScanner } from '../ports/scanner.ts';
+import type { State } from '../ports/state.ts';
 import type { Finding, Outcome } from '../verdict/finding.ts';
 
 /** Known once MAIL FROM was given. */
@@ -16,14 +21,51 @@ export interface MailFacts {
   readonly sender: ReversePath;
 }
 
+/** One message to policyd: the same object in all its requests, so that a check can remember what it did for it (in a WeakMap). */
+export interface MessageIdentity {
+  /** Names the message to the other daemons. */
+  readonly trace: string;
+}
+
+/** Known at RCPT TO, of one recipient. policyd only. */
+export interface RcptFacts extends MailFacts {
+  readonly recipient: Address;
+  /** Octets as declared with SIZE=; null: nothing was declared. */
+  readonly size: number | null;
+  readonly identity: MessageIdentity;
+  /** Recipients of this message that were accepted before this one. */
+  readonly accepted: readonly Address[];
+}
+
+/** Known at DATA and at the end of the message, of the whole message. policyd only, which never sees content. */
+export interface EndFacts extends MailFacts {
+  readonly moment: 'data' | 'end';
+  /** Octets: at the end the real size, at DATA as declared; null: nothing was declared. */
+  readonly size: number | null;
+  readonly identity: MessageIdentity;
+  /** Recipients that policyd accepted; some may have been refused by others since. */
+  readonly accepted: readonly Address[];
+  /** How many recipients the message really has. */
+  readonly recipientCount: number;
+}
+
 /** Known once the whole message is there. */
 export interface MessageFacts extends MailFacts {
   readonly message: Message;
 }
 
-/** What is known by when. A check gets the facts of its own stage. */
+/**
+ * What is known by when. A check gets the facts of its own stage.
+ *
+ * `mail` is made once per message, `rcpt` once per recipient, `end` at DATA and END-OF-MESSAGE. `admission` is made per recipient, one check
+ * after another, once nothing else stands against the recipient: these checks count and reserve, and what they took is given back
+ * when a later one refuses.
+ */
 export interface Facts {
   readonly mail: MailFacts;
+  readonly rcpt: RcptFacts;
+  readonly admission: RcptFacts;
+  readonly end: EndFacts;
   readonly message: MessageFacts;
 }
 
@@ -36,8 +78,16 @@ export interface CheckTools {
   readonly mailAuth: MailAuth;
   /** null when no scanner was configured and none answers at its usual address. */
   readonly scanner: SpamScanner | null;
+  readonly state: State;
+  readonly directory: Directory;
+  /** null when nothing was configured that could tell. */
+  readonly quota: QuotaSource | null;
+  readonly notifier: Notifier;
+  readonly blockLists: ListHealth;
   /** Host name that trace fields written for scanners bear. */
   readonly hostname: string;
+  /** Postfix's recipient_delimiter: what stands between a user name and its extension; empty: there are none. */
+  readonly delimiter: string;
 }
 
 /** Thrown by a check that can't say anything without an outcome that is unavailable. */
@@ -51,7 +101,11 @@ export class UnmetNeed extends Error {
 /** One finding code of a check: what it means, and what is done about it when the operator says nothing. */
 export interface CodeInfo {
   readonly meaning: string;
-  readonly action: 'ignore' | 'tag' | 'junk' | 'quarantine' | 'defer' | 'reject' | 'discard';
+  readonly action: 'ignore' | 'tag' | 'junk' | 'quarantine' | 'defer' | 'reject' | 'discard' | 'allow';
+  /** Decided, recorded and counted, never acted on; when the operator says nothing. */
+  readonly shadow?: boolean;
+  /** Words for a refusal in place of ours. */
+  readonly text?: string;
 }
 
 interface CheckInfo<S extends Stage> {
@@ -70,19 +124,35 @@ interface CheckInfo<S extends Stage> {
   readonly unavailable: 'ignore' | 'defer';
   /** Default for the longest time it may take, as a duration of the configuration. */
   readonly deadline: string;
+  /** Made by policyd only, though its stage is known elsewhere too. */
+  readonly policyOnly?: boolean;
+  /** A finding with the action `allow` sets the findings of this check aside. */
+  readonly waivable?: boolean;
+  /** Off unless the operator says `enabled = true`. */
+  readonly optIn?: boolean;
+  /** Goes on with the work of this check at another stage: has no table of its own, and is on with that one, with its options. */
+  readonly partOf?: string;
+  /** Of a message it reads the header section alone: its body need not be kept for it. */
+  readonly headersOnly?: boolean;
 }
 
 /** What one check says of itself: everything but its name in the list. */
 export interface CheckSpec<S extends Stage, Shape extends z.ZodRawShape> extends CheckInfo<S> {
   /** Its configuration keys. */
   readonly options: Shape;
-  /** false: it has nothing to ask (a neighbour that is not there); it is left out and no outcome is made. */
-  ready?(tools: CheckTools): boolean;
+  /** Codes that depend on the options, besides `codes`; they start with the check's name too. */
+  codesOf?(options: z.output<z.ZodObject<Shape>>): Readonly<Record<string, CodeInfo>>;
+  /** false: it has nothing to ask (a neighbour that is not there), or nothing to do; it is left out and no outcome is made. */
+  ready?(tools: CheckTools, options: z.output<z.ZodObject<Shape>>): boolean;
   /**
-   * Gathers the facts. May throw: the runner turns that, a missed deadline, or an outcome it needs and can't have, into
-   * `unavailable`. Ends when `signal` aborts.
+   * Gathers the facts; at once where it can, without a promise, which costs a fraction. May throw: the runner turns that, a missed deadline, or an
+   * outcome it needs and can't have, into `unavailable`. Ends when `signal` aborts.
    */
-  run(context: CheckContext<S, z.output<z.ZodObject<Shape>>>): Promise<readonly Finding[]>;
+  run(
+    context: CheckContext<S, z.output<z.ZodObject<Shape>>>,
+  ): Promise<readonly Finding[]> | readonly Finding[];
+  /** `admission` only: gives back what `run` took for this recipient, because a later check refused it. Must not throw. */
+  undo?(context: CheckContext<S, z.output<z.ZodObject<Shape>>>): void;
 }
 
 export interface CheckContext<S extends Stage, O> {
@@ -101,7 +171,10 @@ export interface BoundCheck<S extends Stage> extends CheckInfo<S> {
   /** Milliseconds. */
   readonly deadlineMs: number;
   ready(tools: CheckTools): boolean;
-  run(context: Omit<CheckContext<S, never>, 'options' | 'deadlineMs'>): Promise<readonly Finding[]>;
+  run(
+    context: Omit<CheckContext<S, never>, 'options' | 'deadlineMs'>,
+  ): Promise<readonly Finding[]> | readonly Finding[];
+  undo?(context: Omit<CheckContext<S, never>, 'options' | 'deadlineMs'>): void;
 }
 
 export type AnyBoundCheck = { [S in Stage]: BoundCheck<S> }[Stage];
@@ -109,20 +182,39 @@ export type AnyBoundCheck = { [S in Stage]: BoundCheck<S> }[Stage];
 /** A check as the list holds it: its options' schema, and a way to bind options the schema has accepted. */
 export interface CheckDefinition extends CheckInfo<Stage> {
   readonly options: z.ZodRawShape;
-  /** @throws {z.ZodError} when the options are not what the schema wants */
+  /** Whether there are codes that depend on the options. */
+  readonly openCodes: boolean;
+  /** The bound check's `codes` are complete. @throws {z.ZodError} when the options are not what the schema wants */
   bind(options: unknown, deadlineMs: number): AnyBoundCheck;
 }
 
 /** A check of what is known at MAIL FROM. */
 export function mailCheck<Shape extends z.ZodRawShape>(spec: CheckSpec<'mail', Shape>): CheckDefinition {
-  return { ...spec, bind: binder(spec) };
+  return { ...spec, openCodes: spec.codesOf !== undefined, bind: binder(spec) };
+}
+
+/** A check of one recipient. */
+export function rcptCheck<Shape extends z.ZodRawShape>(spec: CheckSpec<'rcpt', Shape>): CheckDefinition {
+  return { ...spec, openCodes: spec.codesOf !== undefined, bind: binder(spec) };
+}
+
+/** A check that takes something for a recipient: a count, a place, room. */
+export function admissionCheck<Shape extends z.ZodRawShape>(
+  spec: CheckSpec<'admission', Shape>,
+): CheckDefinition {
+  return { ...spec, openCodes: spec.codesOf !== undefined, bind: binder(spec) };
+}
+
+/** A check of what policyd learns at DATA and at the end of the message. */
+export function endCheck<Shape extends z.ZodRawShape>(spec: CheckSpec<'end', Shape>): CheckDefinition {
+  return { ...spec, openCodes: spec.codesOf !== undefined, bind: binder(spec) };
 }
 
 /** A check of the whole message. */
 export function messageCheck<Shape extends z.ZodRawShape>(
   spec: CheckSpec<'message', Shape>,
 ): CheckDefinition {
-  return { ...spec, bind: binder(spec) };
+  return { ...spec, openCodes: spec.codesOf !== undefined, bind: binder(spec) };
 }
 
 function binder<S extends Stage, Shape extends z.ZodRawShape>(
@@ -131,11 +223,26 @@ function binder<S extends Stage, Shape extends z.ZodRawShape>(
   const schema = z.strictObject(spec.options);
   return (options, deadlineMs) => {
     const parsed = schema.parse(options);
+    const bound = (
+      context: Omit<CheckContext<S, never>, 'options' | 'deadlineMs'>,
+    ): CheckContext<S, typeof parsed> => ({
+      facts: context.facts,
+      tools: context.tools,
+      prior: context.prior,
+      options: parsed,
+      deadlineMs,
+      // Made when it is asked for: an AbortController costs more than most checks.
+      get signal() {
+        return context.signal;
+      },
+    });
     return {
       ...spec,
+      codes: { ...spec.codes, ...spec.codesOf?.(parsed) },
       deadlineMs,
-      ready: (tools) => spec.ready?.(tools) ?? true,
-      run: (context) => spec.run({ ...context, options: parsed, deadlineMs }),
+      ready: (tools) => spec.ready?.(tools, parsed) ?? true,
+      run: (context) => spec.run(bound(context)),
+      undo: (context) => spec.undo?.(bound(context)),
     };
   };
 }

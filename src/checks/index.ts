@@ -1,8 +1,40 @@
+import { accessCheck } from './access.ts';
+import { accountCheck, accountEndCheck } from './account.ts';
+import { authorCheck } from './author.ts';
 import type { CheckDefinition } from './check.ts';
 import { dkimCheck } from './dkim.ts';
 import { dmarcCheck } from './dmarc.ts';
+import { dnsblCheck } from './dnsbl.ts';
+import { greylistCheck } from './greylist.ts';
+import { heloCheck } from './helo.ts';
+import { limitsEndCheck } from './limits-end.ts';
+import { limitsCheck } from './limits.ts';
+import { mxCheck } from './mx.ts';
+import { ptrCheck } from './ptr.ts';
+import { quotaEndCheck } from './quota-end.ts';
+import { quotaCheck } from './quota.ts';
+import { senderCheck } from './sender.ts';
 import { spamCheck } from './spam.ts';
 import { spfCheck } from './spf.ts';
 
 /** Every check, in the order in which their verdicts break ties. A check stands below those it needs. */
-export const CHECKS: readonly CheckDefinition[] = [spfCheck, dkimCheck, dmarcCheck, spamCheck];
+export const CHECKS: readonly CheckDefinition[] = [
+  accessCheck,
+  heloCheck,
+  ptrCheck,
+  mxCheck,
+  spfCheck,
+  dnsblCheck,
+  senderCheck,
+  accountCheck,
+  accountEndCheck,
+  greylistCheck,
+  quotaCheck,
+  quotaEndCheck,
+  limitsCheck,
+  limitsEndCheck,
+  dkimCheck,
+  dmarcCheck,
+  authorCheck,
+  spamCheck,
+];

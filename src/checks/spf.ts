@@ -2,7 +2,7 @@ import { z } from 'zod';
 
 import { pathText, type ReversePath } from '../mail/address.ts';
 import type { AuthResult } from '../mail/auth-results.ts';
-import type { SpfQuery, SpfResult } from '../ports/mail-auth.ts';
+import type { SpfResult } from '../ports/mail-auth.ts';
 import type { Finding } from '../verdict/finding.ts';
 import { mailCheck } from './check.ts';
 import { dnsBudget } from './dns-budget.ts';
@@ -72,6 +72,7 @@ export const spfCheck = mailCheck({
     'spf.helo-permerror': { meaning: 'The record of the HELO name is broken.', action: 'ignore' },
   },
   unavailable: 'defer',
+  waivable: true,
   deadline: '6s',
   options: {
     helo: z
@@ -80,29 +81,46 @@ export const spfCheck = mailCheck({
       .describe(
         'Whether the HELO name is checked too (spf.helo-*). For a bounce it is checked in any case, as the sender.',
       ),
+    explanation: z
+      .boolean()
+      .default(true)
+      .describe(
+        'Whether a refusal passes on the explanation that the sender domain publishes (RFC 7208 §6.2), as the domain\'s words: "; example.com explains: …". Our history has it in any case.',
+      ),
   },
-  async run({ facts, tools, options, signal, deadlineMs }) {
+  run({ facts, tools, options, signal, deadlineMs }) {
     const { client, sender } = facts;
     const budget = dnsBudget(deadlineMs);
     const query = { client: client.address, helo: client.helo ?? '', sender };
-    const ask = (identity: SpfQuery['identity']): Promise<SpfResult> =>
-      tools.mailAuth.spf({ ...query, identity }, signal, budget);
+    const found = (helo: SpfResult | null, mailfrom: SpfResult): readonly Finding[] => {
+      const main = finding(`spf.${mailfrom.result}`, mailfrom, senderProperty(sender, query.helo), options);
+      if (helo === null) return [main];
+      return [finding(`spf.helo-${helo.result}`, helo, heloProperty(query.helo), options), main];
+    };
     // RFC 7208 §2.4: the null path is checked as the HELO identity; once is enough.
     // Where the name is not known (XFORWARD without HELO), there is no such identity.
     const separate = options.helo && sender.kind === 'address' && query.helo !== '';
     // RFC 7208 §2.3 has HELO first, to save the second; both are facts, and DMARC needs the second.
-    const [helo, mailfrom] = await Promise.all([separate ? ask('helo') : null, ask('mailfrom')]);
-    const findings: Finding[] = [];
-    if (helo !== null) findings.push(finding(`spf.helo-${helo.result}`, helo, heloProperty(query.helo)));
-    findings.push(finding(`spf.${mailfrom.result}`, mailfrom, senderProperty(sender, query.helo)));
-    return findings;
+    const helo = separate ? tools.mailAuth.spf({ ...query, identity: 'helo' }, signal, budget) : null;
+    const mailfrom = tools.mailAuth.spf({ ...query, identity: 'mailfrom' }, signal, budget);
+    if (helo instanceof Promise || mailfrom instanceof Promise)
+      return Promise.all([helo, mailfrom]).then(([one, other]) => found(one, other));
+    return found(helo, mailfrom);
   },
 });
 
-function finding(code: string, result: SpfResult, property: readonly [string, string]): Finding {
-  const explanation = result.explanation === null ? '' : `; ${result.domain} explains: ${result.explanation}`;
-  const auth: AuthResult = { method: 'spf', result: result.result, properties: [property] };
-  return { code, detail: `${result.detail}${explanation}`, auth };
+function finding(
+  code: string,
+  { result, domain, detail, explanation }: SpfResult,
+  property: readonly [string, string],
+  options: { readonly explanation: boolean },
+): Finding {
+  const auth: AuthResult = { method: 'spf', result, properties: [property] };
+  if (explanation === null) return { code, detail, auth };
+  const told = `${detail}; ${domain} explains: ${explanation}`;
+  return options.explanation
+    ? { code, detail: told, auth, explanation: { by: domain, text: explanation } }
+    : { code, detail: told, auth };
 }
 
 /** RFC 8601 §2.7.2: the identity that was checked. */

@@ -1,7 +1,9 @@
+import { systemServers } from '../adapters/dns.ts';
 import type { Config, SigningKey } from '../config/config.ts';
 import { formatSocketAddress } from '../config/values.ts';
 import { EXIT, parseOptions, UsageError } from './arguments.ts';
 import { readConfig } from './config-file.ts';
+import { publicResolverNotes } from './public-resolvers.ts';
 
 /** `postern check [--config FILE]` */
 export async function check(args: readonly string[]): Promise<number> {
@@ -11,7 +13,10 @@ export async function check(args: readonly string[]): Promise<number> {
   const loaded = await readConfig(values['config'] ?? null);
   if (loaded === null) return EXIT.config;
   process.stdout.write(`${loaded.source}: in order\n${summary(loaded.config)}`);
-  for (const note of loaded.notes) process.stdout.write(`note: ${note}\n`);
+  const { dns } = loaded.config.file;
+  const servers = dns.servers.length > 0 ? dns.servers : await systemServers();
+  for (const note of [...loaded.notes, ...publicResolverNotes(loaded.config.file, servers)])
+    process.stdout.write(`note: ${note}\n`);
   return EXIT.ok;
 }
 

@@ -31,8 +31,24 @@ export async function command(args: readonly string[]): Promise<number> {
         const { history } = await import('./history.ts');
         return await history(rest);
       }
+      case 'limits': {
+        const { limits } = await import('./limits.ts');
+        return await limits(rest);
+      }
+      case 'logins': {
+        const { logins } = await import('./logins.ts');
+        return await logins(rest);
+      }
+      case 'quota': {
+        const { quota } = await import('./quota.ts');
+        return await quota(rest);
+      }
+      case 'sender': {
+        const { sender } = await import('./sender.ts');
+        return await sender(rest);
+      }
       case '':
-        throw new UsageError('which command? There are run, check, wire and history');
+        throw new UsageError('which command? There are run, check, wire, history, limits, logins, quota and sender');
       default:
         throw new UsageError(word.startsWith('-') ? `unknown option ${word}` : noCommand(word));
     }
@@ -44,7 +60,7 @@ export async function command(args: readonly string[]): Promise<number> {
   }
 }
 
-const COMMANDS = ['run', 'check', 'wire', 'history'];
+const COMMANDS = ['run', 'check', 'wire', 'history', 'limits', 'logins', 'quota', 'sender'];
 
 function noCommand(word: string): string {
   const near = nearest(word, COMMANDS);

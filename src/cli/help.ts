@@ -6,6 +6,10 @@ Usage: postern COMMAND [ARGUMENTS]
   check    check the configuration and say what it sets up
   wire     print the lines that Postfix or Dovecot needs
   history  look up what was decided about messages, and why
+  limits   show how much of the limits is used, and forget it
+  quota    say how full a mailbox is, and whether it takes a message
+  logins   show who tried too many passwords, and forget it
+  sender   show which logins may not send, block and release them
 
   postern COMMAND --help   more about one command
   postern --version        the version

@@ -10,6 +10,18 @@ interface Settled {
   readonly waiting: readonly string[];
 }
 
+/** Whoever asks Dovecot keeps connections and what it was told. */
+const DOVECOT_KEYS = [
+  'doveadm',
+  'api_key_file',
+  'timeout',
+  'max_connections',
+  'limits_cache',
+  'quota_grace',
+  'username',
+  'quota_clone',
+] as const;
+
 const SOCKET_KEYS = ['listen', 'mode', 'group', 'max_connections'] as const;
 
 /**
@@ -39,9 +51,13 @@ export function settle(running: Config, next: Config, daemons: readonly DaemonNa
     ...is,
     state: keep('state', ['folder'], was.state, is.state),
     policyd: socket('policyd'),
+    logins: daemons.includes('policyd')
+      ? keep('logins', ['enabled', ...SOCKET_KEYS], was.logins, is.logins)
+      : is.logins,
     milter: socket('milter'),
     'lmtp-filter': socket('lmtp-filter'),
     admin: keep('admin', ['listen', 'mode', 'group'], was.admin, is.admin),
+    dovecot: keep('dovecot', DOVECOT_KEYS, was.dovecot, is.dovecot),
     dns: keep('dns', ['servers', 'timeout', 'cache_entries'], was.dns, is.dns),
   });
   return { config: Object.freeze({ ...next, file }), waiting };

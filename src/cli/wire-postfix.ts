@@ -14,8 +14,12 @@ export function postfixLines(config: Config): PostfixLines {
   return { mainCf: mainCf(config), masterCf: masterCf(config) };
 }
 
-function mainCf({ file }: Config): string {
+function mainCf({ file, views }: Config): string {
   const { policyd, milter } = file;
+  const policyService = `${socket(policyd.listen)}, timeout=${seconds(policyd.deadline + 2000)}, default_action=DUNNO`;
+  const asksAtEnd = Array.from(views.values()).some(({ checks }) =>
+    checks.some(({ stage }) => stage === 'end'),
+  );
   const lmtp = file['lmtp-filter'];
   const largest = Math.min(milter.max_message_size, lmtp.max_message_size);
   const milterWait = Math.ceil(milter.deadline / 1000) + 30;
@@ -25,16 +29,23 @@ function mainCf({ file }: Config): string {
     '',
     `# Not more than Postern takes: message_size_limit of at most ${largest} (milter and lmtp-filter max_message_size).`,
     '',
-    '# Policy server. If you have such a list already, add the last line to it: after reject_unauth_destination, so that',
-    '# no answer can make this host an open relay, and after permit_mynetworks, which spares your own clients.',
+    '# Who may relay is decided here, before and apart from policyd: no answer of it can make this host an open relay.',
+    'smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination',
+    '',
+    '# Policy server, asked about every recipient, those of your own users too (limits, sender addresses, compromised accounts):',
+    '# so it must not stand below permit_mynetworks or permit_sasl_authenticated.',
     '# While policyd is away the milter judges by the same rules, at the end of the message: hence default_action=DUNNO.',
     '# Where there is no milter, leave default_action out; senders then try again.',
     ...chrootCaveat(policyd.listen, 'smtpd'),
     'smtpd_recipient_restrictions =',
-    '    permit_mynetworks,',
-    '    permit_sasl_authenticated,',
-    '    reject_unauth_destination,',
-    `    check_policy_service { ${socket(policyd.listen)}, timeout=${seconds(policyd.deadline + 2000)}, default_action=DUNNO }`,
+    '    reject_unlisted_recipient,',
+    `    check_policy_service { ${policyService} }`,
+    ...(asksAtEnd
+      ? [
+          '# Real sizes and real numbers of recipients, for limits and quota.',
+          `smtpd_end_of_data_restrictions = check_policy_service { ${policyService} }`,
+        ]
+      : []),
     '',
     '# Milter. With tempfail a sender tries again while Postern is away; with accept such mail passes unchecked.',
     ...chrootCaveat(milter.listen, 'smtpd and cleanup'),

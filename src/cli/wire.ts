@@ -1,6 +1,6 @@
 import { EXIT, parseOptions, UsageError } from './arguments.ts';
 import { readConfig } from './config-file.ts';
-import { dovecotLines } from './wire-dovecot.ts';
+import { dovecotLines, loginLines } from './wire-dovecot.ts';
 import { postfixLines } from './wire-postfix.ts';
 
 /** `postern wire postfix|dovecot [--config FILE]` */
@@ -16,7 +16,9 @@ export async function wire(args: readonly string[]): Promise<number> {
   if (loaded === null) return EXIT.config;
   const { config, source } = loaded;
   if (neighbour === 'dovecot') {
-    process.stdout.write(`# Dovecot 2.3 lines for Postern, from ${source}\n\n${dovecotLines(config)}`);
+    process.stdout.write(
+      `# Dovecot 2.3 lines for Postern, from ${source}\n\n${dovecotLines(config)}${loginLines(config)}`,
+    );
     return EXIT.ok;
   }
   const { mainCf, masterCf } = postfixLines(config);

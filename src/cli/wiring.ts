@@ -18,6 +18,11 @@ import { openListener, type Listener } from '../runtime/listener.ts';
 import { counter, processMetrics, reloadMetrics, type ReloadMetrics } from '../runtime/metrics.ts';
 import type { Log, Telemetry } from '../runtime/telemetry.ts';
 import type { DaemonName } from './arguments.ts';
+import { openBlockLists, type BlockLists } from './dnsbl-watch.ts';
+import { openSiteDirectory, type SiteDirectory } from './open-directory.ts';
+import { openSiteNotifier, type SiteNotifier } from './open-notifier.ts';
+import { openSiteQuota } from './open-quota.ts';
+import { openState } from './open-state.ts';
 import { reportUpstream } from './upstream-probe.ts';
 import { settle } from './restart.ts';
 import { SpamdWatch } from './spamd-watch.ts';
@@ -44,6 +49,9 @@ interface DaemonTools extends Telemetry {
   readonly checks: CheckTools;
 }
 
+/** What listens: a daemon, or a second listener of one. */
+type ServiceName = DaemonName | 'logins';
+
 type StartDaemon = (
   listener: Listener,
   config: Config,
@@ -51,8 +59,9 @@ type StartDaemon = (
 ) => Daemon<Config> | Promise<Daemon<Config>>;
 
 /** Loaded one by one: a process that runs only policyd does without the code of the others. */
-const DAEMONS: Readonly<Record<DaemonName, () => Promise<StartDaemon>>> = {
+const SERVICES: Readonly<Record<ServiceName, () => Promise<StartDaemon>>> = {
   policyd: async () => (await import('../policyd/daemon.ts')).policyd,
+  logins: async () => (await import('../policyd/logins.ts')).logins,
   milter: async () => (await import('../milter/daemon.ts')).milter,
   'lmtp-filter': async () => (await import('../lmtp-filter/daemon.ts')).lmtpFilter,
 };
@@ -81,34 +90,65 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     'name servers',
   );
   const spamd = opened.use(new SpamdWatch(spamdFor(config, names), log));
+  const notices = opened.use(openSiteNotifier(config, clock, registry, log));
+
+  const state = opened.use(await openState(config, log));
+  const directory = opened.use(await openSiteDirectory(config, clock, log));
+  const quota = opened.use(await openSiteQuota(config, directory.directory, clock, { log, registry }));
+  const blockLists = opened.use(openBlockLists({ servers, timeoutMs, clock, registry, log }));
 
   const checks: CheckTools = {
     clock,
     resolver,
-    mailAuth: createMailAuth(resolver, { hostname: config.file.site.hostname, clock }),
+    mailAuth: createMailAuth(resolver, {
+      hostname: config.file.site.hostname,
+      clock,
+      spfEntries: cacheEntries,
+    }),
+    blockLists: blockLists.health,
+    state,
+    directory: directory.directory,
+    quota: quota.source,
     // Both can change while the process runs.
     get scanner() {
       return spamd.scanner;
     },
+    notifier: notices.notifier,
     get hostname() {
       return inUse.config.file.site.hostname;
     },
+    get delimiter() {
+      return inUse.config.file.site.recipient_delimiter;
+    },
   };
   const listeners = new Map<string, Listener>();
-  const starts: [DaemonName, Listener, StartDaemon][] = [];
-  for (const name of names) {
+  const services = servicesOf(config, names);
+  const starts: [ServiceName, Listener, StartDaemon][] = [];
+  for (const name of services) {
     const { listen: address, mode, group, max_connections: maxConnections } = config.file[name];
     const onError = acceptFailed(log, name);
     const listener = opened.use(await openListener({ address, mode, group, maxConnections, onError }));
     listeners.set(name, listener);
-    starts.push([name, listener, await DAEMONS[name]()]);
+    starts.push([name, listener, await SERVICES[name]()]);
   }
   const admin = await openAdmin(options);
   if (admin !== null) opened.use(admin);
 
-  const site = new RunningSite({ inUse, names, listeners, spamd, log, reloads: reloadMetrics(registry) });
+  const site = new RunningSite({
+    inUse,
+    names,
+    services,
+    listeners,
+    spamd,
+    blockLists,
+    directory,
+    notices,
+    log,
+    reloads: reloadMetrics(registry),
+  });
   await Promise.all([
     spamd.look(),
+    ...(names.includes('policyd') ? [blockLists.watch(config.file)] : []),
     ...(names.includes('lmtp-filter') ? [reportUpstream(config.file['lmtp-filter'].upstream, log)] : []),
   ]);
   for (const [name, listener, start] of starts) {
@@ -128,8 +168,12 @@ interface SiteParts {
   /** The configuration of new sessions. */
   readonly inUse: { config: Config };
   readonly names: readonly DaemonName[];
+  readonly services: readonly ServiceName[];
   readonly listeners: ReadonlyMap<string, Listener>;
   readonly spamd: SpamdWatch;
+  readonly directory: SiteDirectory;
+  readonly blockLists: BlockLists;
+  readonly notices: SiteNotifier;
   readonly log: Log;
   readonly reloads: ReloadMetrics;
 }
@@ -154,16 +198,16 @@ class RunningSite implements Site {
   }
 
   readiness(): Readiness {
-    const { names, listeners, spamd } = this.#parts;
+    const { services, listeners, spamd, blockLists } = this.#parts;
     return {
-      ready: !this.#stopping && this.#daemons.length === names.length,
+      ready: !this.#stopping && this.#daemons.length === services.length,
       listeners: Object.fromEntries(Array.from(listeners, ([name, listener]) => [name, listener.text])),
-      neighbours: { spamd: spamd.state },
+      neighbours: { spamd: spamd.state, ...blockLists.states },
     };
   }
 
   reload(result: LoadResult): void {
-    const { inUse, log, reloads, spamd, names } = this.#parts;
+    const { inUse, log, reloads, spamd, blockLists, directory, notices, names } = this.#parts;
     if (!result.ok) {
       for (const problem of result.problems) {
         log.error({ problem: formatProblem(problem) }, 'mistake in the configuration');
@@ -177,6 +221,9 @@ class RunningSite implements Site {
     if (waiting.length > 0) log.warn({ keys: waiting }, 'these settings change with the next start only');
     inUse.config = config;
     spamd.reload(spamdFor(config, names));
+    void directory.reload(config);
+    notices.reload(config);
+    if (names.includes('policyd')) void blockLists.watch(config.file);
     for (const daemon of this.#daemons) daemon.reload(config);
     reloads.loaded(clock.now() / 1000);
     log.info({ config: config.path }, 'reloaded');
@@ -195,6 +242,13 @@ class RunningSite implements Site {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#owned?.disposeAsync();
   }
+}
+
+/** Logins are asked about in the process of policyd. */
+function servicesOf({ file }: Config, names: readonly DaemonName[]): readonly ServiceName[] {
+  return names.flatMap((name): readonly ServiceName[] =>
+    name === 'policyd' && file.logins.enabled ? [name, 'logins'] : [name],
+  );
 }
 
 async function openAdmin({ config, admin, log }: SiteOptions): Promise<Listener | null> {
@@ -229,6 +283,10 @@ export function storeEvents(registry: Registry, log: Log): Parameters<typeof ope
     name: 'postern_store_lost_decisions_total',
     help: 'Decisions that could not be recorded.',
   });
+  const lostTraces = counter(registry, {
+    name: 'postern_store_lost_traces_total',
+    help: 'Traces of messages that could not be written, so that other daemons give those messages a trace of their own.',
+  });
   return {
     writeFailed(error, waiting) {
       failures.inc();
@@ -237,6 +295,10 @@ export function storeEvents(registry: Registry, log: Log): Parameters<typeof ope
     lost(decisions, why) {
       losses.inc(decisions);
       log.error({ decisions, why }, 'decisions are lost');
+    },
+    tracesLost(traces, why) {
+      lostTraces.inc(traces);
+      log.warn({ traces, why }, 'traces could not be written: other daemons will not find them');
     },
   };
 }

@@ -1,8 +1,10 @@
 import type { KeyObject } from 'node:crypto';
 
 import type { AnyBoundCheck } from '../checks/check.ts';
+import type { Direction } from '../mail/envelope.ts';
 import type { Policy } from '../verdict/rules.ts';
 import type { ConfigFile } from './schema.ts';
+import type { WebhookHeader } from './webhook-header.ts';
 
 /** A private key that signs for one domain. */
 export interface SigningKey {
@@ -24,6 +26,27 @@ export interface Signing {
   readonly keys: readonly SigningKey[];
 }
 
+/** What holds for the requests of one policy_context. */
+export interface PolicyView {
+  /** The context's name; empty: requests without one, and with one that no `[[policy]]` names. */
+  readonly context: string;
+  /** Checks that policyd makes, with their options, in the order of the check list. */
+  readonly checks: readonly AnyBoundCheck[];
+  readonly policy: Policy;
+  /** In place of what login and network say; null: they say it. */
+  readonly direction: Direction | null;
+}
+
+export interface Logins {
+  /** What X-API-Key must say; null: nothing. */
+  readonly apiKey: string | null;
+}
+
+export interface Notices {
+  /** null: the webhook gets none. */
+  readonly webhookHeader: WebhookHeader | null;
+}
+
 /**
  * The configuration as the daemons use it: one frozen value. A session keeps the value it began with; a reload makes a new one.
  */
@@ -34,7 +57,11 @@ export interface Config {
   readonly file: ConfigFile;
   readonly authservId: string;
   readonly policy: Policy;
-  /** Enabled checks with their options, in the order of the check list. */
+  /** Enabled checks of milter and lmtp-filter with their options, in the order of the check list. */
   readonly checks: readonly AnyBoundCheck[];
+  /** policyd's: by policy_context. `''` is always there. */
+  readonly views: ReadonlyMap<string, PolicyView>;
   readonly signing: Signing;
+  readonly notices: Notices;
+  readonly logins: Logins;
 }

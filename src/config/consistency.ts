@@ -1,7 +1,8 @@
-import type { CheckDefinition } from '../checks/check.ts';
+import type { AnyBoundCheck, CheckDefinition } from '../checks/check.ts';
 import type { Thresholds } from '../verdict/rules.ts';
 import { nearest, oneLine, oneOf, type Problem } from './errors.ts';
 import { keyPath } from './issues.ts';
+import { loginNotes } from './logins.ts';
 import { overrideKey, thresholdsOnto } from './policy.ts';
 import type { ConfigFile } from './schema.ts';
 import { nodeAt, type TomlNode, type TomlTable } from './toml.ts';
@@ -33,10 +34,63 @@ export class ConsistencyCheck {
     const checks = this.#checks.map((check) => check.name);
     this.#known(['rules'], codes, 'no check finds this');
     this.#known(['unavailable'], checks, 'no such check');
-    const overrides = nodeAt(this.#root, ['override']);
-    if (overrides?.kind !== 'list') return;
-    for (const index of overrides.items.keys()) {
-      this.#known(['override', index, 'rules'], codes, 'no check finds this');
+    for (const list of ['override', 'policy']) {
+      const entries = nodeAt(this.#root, [list]);
+      if (entries?.kind !== 'list') continue;
+      for (const index of entries.items.keys()) {
+        this.#known([list, index, 'rules'], codes, 'no check finds this');
+        this.#known([list, index, 'unavailable'], checks, 'no such check');
+      }
+    }
+  }
+
+  /** Codes that only the bound checks know: `limits.NAME`. */
+  boundCodes(file: ConfigFile, bound: readonly AnyBoundCheck[]): void {
+    const open = this.#checks.filter(({ openCodes }) => openCodes);
+    const tables: readonly (readonly [Path, object])[] = [
+      [['rules'], file.rules],
+      ...file.override.map(({ rules }, index) => [['override', index, 'rules'], rules ?? {}] as const),
+      ...file.policy.map(({ rules }, index) => [['policy', index, 'rules'], rules ?? {}] as const),
+    ];
+    for (const check of open) {
+      const codes = Object.keys(bound.find(({ name }) => name === check.name)?.codes ?? check.codes);
+      for (const [path, rules] of tables) {
+        for (const word of Object.keys(rules)) {
+          if (!word.startsWith(`${check.name}.`) || codes.includes(word)) continue;
+          const near = nearest(word, codes);
+          const expected =
+            codes.length === 0 ? `there is nothing in [checks.${check.name}]` : `expected ${oneOf(codes)}`;
+          this.#say(
+            [...path, word],
+            'key',
+            'no check finds this',
+            near === null ? expected : `did you mean "${near}"?`,
+          );
+        }
+      }
+    }
+  }
+
+  #policies(file: ConfigFile): void {
+    const seen = new Map<string, Path>();
+    const names = this.#checks.filter(({ partOf }) => partOf === undefined).map(({ name }) => name);
+    for (const [index, { contexts, checks = [] }] of file.policy.entries()) {
+      for (const [place, context] of contexts.entries()) {
+        const path = ['policy', index, 'contexts', place];
+        const earlier = seen.get(context);
+        if (earlier === undefined) seen.set(context, path);
+        else this.#twice(path, `"${context}"`, earlier);
+      }
+      for (const [place, name] of checks.entries()) {
+        if (names.includes(name)) continue;
+        const near = nearest(name, names);
+        this.#say(
+          ['policy', index, 'checks', place],
+          'value',
+          'no such check',
+          near === null ? `expected one of ${oneOf(names)}` : `did you mean "${near}"?`,
+        );
+      }
     }
   }
 
@@ -44,9 +98,14 @@ export class ConsistencyCheck {
     const table = nodeAt(this.#root, path);
     if (table?.kind !== 'table') return;
     for (const word of table.entries.keys()) {
-      if (words.includes(word)) continue;
+      if (words.includes(word) || this.#isOpen(word)) continue;
       this.#say([...path, word], 'key', wrong, this.#meant(word, words));
     }
+  }
+
+  /** Whether only the bound checks can say if this is a code. */
+  #isOpen(word: string): boolean {
+    return this.#checks.some(({ name, openCodes }) => openCodes && word.startsWith(`${name}.`));
   }
 
   #meant(word: string, words: readonly string[]): string {
@@ -62,10 +121,12 @@ export class ConsistencyCheck {
     this.#defaulted = defaulted;
     this.#bands(['thresholds'], file.thresholds);
     this.#overrides(file);
+    this.#policies(file);
     this.#sockets(file);
     this.#keys(file);
     this.#times(file);
     this.#needs(file);
+    this.#logins(file);
     for (const daemon of ['milter', 'lmtp-filter'] as const) {
       const { memory_per_message: memory, max_message_size: largest } = file[daemon];
       // The default is no mistake: such messages just never need a spool file.
@@ -111,10 +172,10 @@ export class ConsistencyCheck {
     const seen = new Map<string, Path>();
     const bands = new Map<string, Thresholds>();
     for (const [index, override] of file.override.entries()) {
-      const { recipients, thresholds, rules, subject_tag: tag } = override;
-      if (thresholds === undefined && rules === undefined && tag === undefined) {
+      const { recipients, thresholds, rules, unavailable, subject_tag: tag } = override;
+      if (thresholds === undefined && rules === undefined && unavailable === undefined && tag === undefined) {
         this.notes.push(
-          `override[${index + 1}] changes nothing: it has neither thresholds, rules nor subject_tag`,
+          `override[${index + 1}] changes nothing: it has neither thresholds, rules, unavailable nor subject_tag`,
         );
       }
       for (const [place, recipient] of recipients.entries()) {
@@ -148,7 +209,8 @@ export class ConsistencyCheck {
 
   #sockets(file: ConfigFile): void {
     const taken: { readonly path: Path; readonly address: SocketAddress }[] = [];
-    for (const section of ['policyd', 'milter', 'lmtp-filter', 'admin'] as const) {
+    const logins = file.logins.enabled ? (['logins'] as const) : [];
+    for (const section of ['policyd', ...logins, 'milter', 'lmtp-filter', 'admin'] as const) {
       const mine = { path: [section, 'listen'], address: file[section].listen };
       if (this.#defaulted.has(keyPath(mine.path))) continue;
       const other = taken.find(({ address }) => collide(address, mine.address));
@@ -203,10 +265,21 @@ export class ConsistencyCheck {
     }
   }
 
+  #logins({ logins }: ConfigFile): void {
+    if (!logins.enabled) return;
+    if (logins.listen.kind === 'tcp' && logins.api_key_file === undefined) {
+      const key = ['logins', this.#written(['logins', 'listen']) ? 'listen' : 'enabled'];
+      const wrong = 'whoever reaches this TCP port could ask about logins, and make them fail';
+      if (!this.#defaulted.has('logins.api_key_file'))
+        this.#say(key, 'value', wrong, 'expected logins.api_key_file, or a unix socket');
+    }
+    this.notes.push(...loginNotes(logins));
+  }
+
   #needs(file: ConfigFile): void {
     const enabled = (name: string): boolean => isEnabled(file.checks[name]);
     for (const check of this.#checks) {
-      if (!enabled(check.name)) continue;
+      if (!enabled(check.partOf ?? check.name)) continue;
       for (const need of check.needs) {
         if (!enabled(need))
           this.notes.push(`checks.${check.name} is on without checks.${need}, on whose findings it builds`);

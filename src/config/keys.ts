@@ -45,7 +45,7 @@ export async function readSigningKey(path: string): Promise<KeyReading> {
 }
 
 /** Files that systemd handed to this service alone (LoadCredential=); the access list that does so shows as group bits. */
-function isCredential(path: string): boolean {
+export function isCredential(path: string): boolean {
   const folder = process.env['CREDENTIALS_DIRECTORY'];
   return folder !== undefined && folder !== '' && resolve(path).startsWith(resolve(folder) + sep);
 }

@@ -3,15 +3,17 @@ import { dirname, resolve } from 'node:path';
 
 import type { AnyBoundCheck, CheckDefinition } from '../checks/check.ts';
 import { CHECKS } from '../checks/index.ts';
-import type { Config, Signing, SigningKey } from './config.ts';
+import type { Config, PolicyView, Signing, SigningKey } from './config.ts';
 import { ConsistencyCheck, controlCharacters, isEnabled } from './consistency.ts';
 import { inFileOrder, type Position, type Problem } from './errors.ts';
 import { readSmallFile } from './files.ts';
+import { readApiKey } from './logins-key.ts';
 import { keyPath, readIssues, type IssueProblem } from './issues.ts';
 import { readSigningKey } from './keys.ts';
 import { mergePolicy } from './policy.ts';
 import { configSchema, schemaFor, type ConfigFile } from './schema.ts';
 import { nodeAt, plain, readToml, type TomlTable } from './toml.ts';
+import { readWebhookHeader, type WebhookHeader } from './webhook-header.ts';
 
 export type LoadResult =
   | {
@@ -55,6 +57,7 @@ export async function loadConfig(
   problems.push(...read.problems.filter((problem) => mistakes.length === 0 || !problem.missing));
   const folder = path === null ? process.cwd() : dirname(resolve(path));
   const keys: SigningKey[] = [];
+  let apiKey: string | null = null;
   if (read.file !== null) {
     consistency.values(read.file, new Set(read.problems.map(({ key }) => key)));
     for (const [index, entry] of read.file.signing.key.entries()) {
@@ -75,16 +78,42 @@ export async function loadConfig(
       }
     }
   }
+  const keyFile = read.file?.logins.enabled === true ? read.file.logins.api_key_file : undefined;
+  if (keyFile !== undefined) {
+    const key = await readApiKey(resolve(folder, keyFile));
+    const place = ['logins', 'api_key_file'];
+    const position = nodeAt(root, place)?.at ?? null;
+    if (key.ok) apiKey = key.key;
+    else problems.push({ file: name, position, key: keyPath(place), wrong: key.wrong, remedy: key.remedy });
+  }
+  let webhookHeader: WebhookHeader | null = null;
+  const headerFile = read.file?.notices.webhook_header_file;
+  if (headerFile !== undefined) {
+    const reading = await readWebhookHeader(resolve(folder, headerFile));
+    const place = ['notices', 'webhook_header_file'];
+    const position = nodeAt(root, place)?.at ?? null;
+    if (reading.ok) webhookHeader = reading.header;
+    else
+      problems.push({ file: name, position, key: keyPath(place), wrong: reading.wrong, remedy: reading.remedy });
+  }
   problems.push(...consistency.problems);
   if (read.file === null || problems.length > 0) return { ok: false, problems: withoutRepeats(problems) };
   const file = { ...read.file, state: { ...read.file.state, folder: stateFolder(read.file, root, folder) } };
+  const bound = bindChecks(file, root, checks);
+  consistency.boundCodes(file, bound);
+  if (consistency.problems.length > 0) return { ok: false, problems: withoutRepeats(consistency.problems) };
   const config: Config = {
     path: path === null ? null : resolve(path),
     file,
     authservId: file.site.authserv_id ?? file.site.hostname,
-    policy: mergePolicy(file, checks),
-    checks: bindChecks(file, root, checks),
+    policy: mergePolicy(file, checks, bound),
+    checks: bound.filter(
+      ({ stage, policyOnly }) => stage === 'message' || (stage === 'mail' && policyOnly !== true),
+    ),
+    views: policyViews(file, checks, bound),
     signing: signingOf(file, keys),
+    notices: { webhookHeader },
+    logins: { apiKey },
   };
   return { ok: true, config: frozen(config), notes: consistency.notes };
 }
@@ -127,9 +156,10 @@ function firstInvalid(octets: Buffer): Position {
 /** `spf.fail = "reject"` is two keys to TOML; to an operator it is the code. Both ways of writing become the code. */
 function joinCodes(name: string, root: TomlTable): Problem[] {
   const paths: PropertyKey[][] = [['rules']];
-  const overrides = nodeAt(root, ['override']);
-  if (overrides?.kind === 'list') {
-    for (const index of overrides.items.keys()) paths.push(['override', index, 'rules']);
+  for (const list of ['override', 'policy']) {
+    const entries = nodeAt(root, [list]);
+    if (entries?.kind !== 'list') continue;
+    for (const index of entries.items.keys()) paths.push([list, index, 'rules']);
   }
   const problems: Problem[] = [];
   for (const path of paths) {
@@ -204,10 +234,11 @@ function bindChecks(
   checks: readonly CheckDefinition[],
 ): readonly AnyBoundCheck[] {
   return checks.flatMap((check) => {
-    const read: unknown = file.checks[check.name];
+    const table = check.partOf ?? check.name;
+    const read: unknown = file.checks[table];
     if (!isEnabled(read)) return [];
     // A check reads its options itself, from what the operator wrote: what the schema made of them is not their form any more.
-    const written = nodeAt(root, ['checks', check.name]);
+    const written = nodeAt(root, ['checks', table]);
     const options: Record<string, unknown> = {};
     if (written?.kind === 'table') {
       for (const [key, node] of written.entries) {
@@ -216,6 +247,26 @@ function bindChecks(
     }
     return [Object.freeze(check.bind(options, read.deadline))];
   });
+}
+
+/** policyd's view of the checks, by policy_context. */
+function policyViews(
+  file: ConfigFile,
+  checks: readonly CheckDefinition[],
+  bound: readonly AnyBoundCheck[],
+): ReadonlyMap<string, PolicyView> {
+  const views = new Map<string, PolicyView>();
+  views.set('', { context: '', checks: bound, policy: mergePolicy(file, checks, bound), direction: null });
+  for (const entry of file.policy) {
+    const { checks: wanted, direction = null } = entry;
+    const made =
+      wanted === undefined ? bound : bound.filter(({ name, partOf }) => wanted.includes(partOf ?? name));
+    const policy = mergePolicy(file, checks, bound, entry);
+    for (const context of entry.contexts) {
+      views.set(context, Object.freeze({ context, checks: made, policy, direction }));
+    }
+  }
+  return views;
 }
 
 function signingOf(file: ConfigFile, keys: readonly SigningKey[]): Signing {

@@ -1,23 +1,36 @@
-import type { CheckDefinition } from '../checks/check.ts';
+import type { AnyBoundCheck, CheckDefinition, CodeInfo } from '../checks/check.ts';
 import { parseMailbox, settingsKey } from '../mail/address.ts';
 import type { Policy, Rule, Rules, Thresholds } from '../verdict/rules.ts';
 import type { ConfigFile } from './schema.ts';
 
 type Override = ConfigFile['override'][number];
 
-/** The rules of the site, and those of each domain and user that has its own: user onto domain, domain onto site. */
-export function mergePolicy(file: ConfigFile, checks: readonly CheckDefinition[]): Policy {
+/** What `[[policy]]` changes. */
+export type ContextPolicy = ConfigFile['policy'][number];
+
+/**
+ * The rules of the site, and those of each domain and user that has its own: user onto domain, domain onto what one policy_context changes, that
+ * onto the site.
+ *
+ * @param bound enabled checks, which may have codes of their own
+ */
+export function mergePolicy(
+  file: ConfigFile,
+  checks: readonly CheckDefinition[],
+  bound: readonly AnyBoundCheck[],
+  context: ContextPolicy | null = null,
+): Policy {
   const findings = new Map<string, Rule>();
   const unavailable = new Map<string, Rule>();
-  for (const check of checks) {
-    unavailable.set(check.name, { action: { kind: check.unavailable }, mode: 'enforce' });
-    for (const [code, info] of Object.entries(check.codes)) {
-      findings.set(code, { action: { kind: info.action }, mode: 'enforce' });
-    }
+  for (const { name, unavailable: kind } of checks)
+    unavailable.set(name, { action: { kind }, mode: 'enforce' });
+  for (const check of [...checks, ...bound]) {
+    for (const [code, info] of Object.entries(check.codes)) findings.set(code, ruleOf(info));
   }
   const site: Rules = {
-    findings: withRules(findings, file.rules),
-    unavailable: withRules(unavailable, file.unavailable),
+    findings: withRules(withRules(findings, file.rules), context?.rules ?? {}),
+    unavailable: withRules(withRules(unavailable, file.unavailable), context?.unavailable ?? {}),
+    waivable: new Set(checks.filter((check) => check.waivable === true).map(({ name }) => name)),
     thresholds: file.thresholds,
     subjectTag: file.subject_tag,
   };
@@ -35,6 +48,14 @@ export function mergePolicy(file: ConfigFile, checks: readonly CheckDefinition[]
   return { site, overrides, delimiter: file.site.recipient_delimiter };
 }
 
+function ruleOf({ action, shadow, text }: CodeInfo): Rule {
+  return {
+    action: { kind: action },
+    mode: shadow === true ? 'shadow' : 'enforce',
+    ...(text === undefined ? {} : { text }),
+  };
+}
+
 /** The key of Policy.overrides: lower case, without address extension. */
 export function overrideKey(recipient: string, file: ConfigFile): string {
   const mailbox = parseMailbox(recipient);
@@ -44,7 +65,11 @@ export function overrideKey(recipient: string, file: ConfigFile): string {
 function onto(base: Rules, override: Override): Rules {
   return {
     findings: override.rules === undefined ? base.findings : withRules(base.findings, override.rules),
-    unavailable: base.unavailable,
+    unavailable:
+      override.unavailable === undefined
+        ? base.unavailable
+        : withRules(base.unavailable, override.unavailable),
+    waivable: base.waivable,
     thresholds: thresholdsOnto(base.thresholds, override),
     subjectTag: override.subject_tag ?? base.subjectTag,
   };

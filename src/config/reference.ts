@@ -123,7 +123,11 @@ function tomlValue(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value);
   if (typeof value === 'number' || typeof value === 'boolean') return String(value);
   if (Array.isArray(value)) return `[${value.map(tomlValue).join(', ')}]`;
-  throw new TypeError('a default or an example is a text, a number, true, false or a list');
+  if (typeof value === 'object' && value !== null) {
+    const entries = Object.entries(value).map(([name, entry]) => `${name} = ${tomlValue(entry)}`);
+    return `{ ${entries.join(', ')} }`;
+  }
+  throw new TypeError('a default or an example is a text, a number, true, false, a list or a table');
 }
 
 /** A key with its value, commented out; a long list on lines of its own. */
@@ -143,6 +147,8 @@ const ACTIONS: Readonly<Record<Action['kind'], string>> = {
   defer: 'Refuses for now (4xx): the sender tries again later.',
   reject: 'Refuses for good (5xx), with the trace id in the reply.',
   discard: 'Takes the message and does not deliver it. Only the record knows of it.',
+  allow:
+    'Sets aside what the waivable checks found about this message (who the client is: HELO, PTR, MX, SPF, block lists, greylisting). Limits, quota and content are judged all the same.',
 };
 
 /** `docs/configuration.md`: every key with type, default and meaning, and every finding code. */
@@ -183,6 +189,8 @@ const VALUE_FORMS: readonly (readonly string[])[] = [
   ['list of networks', '`["127.0.0.0/8", "2001:db8::/32", "192.0.2.7"]`'],
   ['permissions', '`"0660"`'],
   ['points or false', '`5`, `7.5`, `false`'],
+  ['login action', '`"ignore"`, `"delay 4s"`, `"refuse"`'],
+  ['login delay', '`"ignore"`, `"delay 4s"`'],
   ['rule', '`"reject"`, `"score 2.5"`, `{ action = "reject", shadow = true, text = "…" }`'],
 ];
 
@@ -225,6 +233,8 @@ function codesPage(checks: readonly CheckDefinition[]): string[] {
       escapeText(meaning),
       `\`"${action}"\``,
     ]);
+    // What its table makes of it: codes of the operator's own, which the text of the table tells of.
+    if (rows.length === 0) continue;
     parts.push(
       `### Findings of \`${check.name}\``,
       escapeText(check.summary),

@@ -2,15 +2,19 @@ import { z } from 'zod';
 
 import type { CheckDefinition } from '../checks/check.ts';
 import { CHECKS } from '../checks/index.ts';
+import { networkSet } from '../checks/networks.ts';
 import { duration } from '../checks/options.ts';
 import { fullHostname } from './hostname.ts';
+import { accounts, directory } from './directory.ts';
+import { dovecot } from './dovecot.ts';
+import { loginRules } from './logins.ts';
+import { noticesTable } from './notices.ts';
 import {
   domain,
   fieldName,
   filePath,
   mailboxOrDomain,
   nameServer,
-  networkSet,
   permissions,
   printable,
   rule,
@@ -92,6 +96,33 @@ const override = z.strictObject({
     .optional()
     .describe('Score bands that differ from those of the domain or the site.'),
   rules: ruleTable.optional().describe('Rules that differ from those of the domain or the site.'),
+  unavailable: ruleTable
+    .optional()
+    .describe('What is done when a check could not be made, where it differs from the domain or the site.'),
+});
+
+const policyContext = z.strictObject({
+  contexts: z
+    .array(printable(1, 100))
+    .min(1)
+    .describe(
+      "Which requests this is for: values of Postfix's policy_context, as in check_policy_service { …, policy_context=submission }.",
+    )
+    .meta({ examples: [['submission']] }),
+  direction: z
+    .enum(['in', 'out'])
+    .optional()
+    .describe('What this mail is, whoever sends it.')
+    .meta({ examples: ['out'], defaultText: 'outgoing with a login or from own_networks, else incoming' }),
+  checks: z
+    .array(printable(1, 32))
+    .optional()
+    .describe('Names of the checks that are made for these requests, of those that are enabled.')
+    .meta({ examples: [['spf', 'limits']], defaultText: 'all that are enabled' }),
+  rules: ruleTable.optional().describe('Rules that differ from those of the site.'),
+  unavailable: ruleTable
+    .optional()
+    .describe('What is done when a check could not be made, where it differs from the site.'),
 });
 
 function inherited(example: unknown): { examples: unknown[]; defaultText: string } {
@@ -119,9 +150,13 @@ const signingKey = z.strictObject({
 function checkTables(checks: readonly CheckDefinition[]): z.ZodRawShape {
   const shape: Record<string, z.ZodType> = {};
   for (const check of checks) {
+    if (check.partOf !== undefined) continue;
     shape[check.name] = z
       .strictObject({
-        enabled: z.boolean().default(true).describe('Whether this check is made.'),
+        enabled: z
+          .boolean()
+          .default(check.optIn !== true)
+          .describe('Whether this check is made.'),
         deadline: waitingTime()
           .prefault(check.deadline)
           .describe('The longest it may take; then it counts as unavailable.'),
@@ -243,6 +278,31 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
       })
       .prefault({})
       .describe('Metrics and health over HTTP: /metrics, /healthz, /readyz.'),
+    logins: z
+      .strictObject({
+        enabled: z
+          .boolean()
+          .default(false)
+          .describe('Whether policyd answers questions about logins. "postern wire dovecot" prints the lines for Dovecot.'),
+        listen: listen('127.0.0.1:10041'),
+        mode,
+        group,
+        api_key_file: filePath()
+          .optional()
+          .describe(
+            'File with the secret that Dovecot shows with each question, as the header it sends, "X-API-Key: SECRET", without a line end. Only its owner may read it (mode 0600). Must be given unless this listens on a unix socket.',
+          )
+          .meta({ examples: ['logins.key'], defaultText: 'none' }),
+        max_connections: connections(200, 'more are closed at once'),
+        deadline: waitingTime()
+          .refine((ms) => ms <= 1000, 'expected at most "1s": Dovecot itself waits 2 s')
+          .prefault('50ms')
+          .meta({ title: 'duration' })
+          .describe('The longest the state may take for its answer; then "unavailable" below says what is done.'),
+        ...loginRules,
+      })
+      .prefault({})
+      .describe("Dovecot's authentication policy: policyd is asked about every login, and told of wrong passwords."),
     log: z
       .strictObject({
         level: z
@@ -272,6 +332,8 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
       })
       .prefault({})
       .describe('How names are resolved.'),
+    directory,
+    dovecot,
     spamd: z
       .strictObject({
         enabled: z
@@ -338,6 +400,14 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
       })
       .prefault({})
       .describe('DKIM signatures on outgoing mail.'),
+    policy: z
+      .array(policyContext)
+      .default([])
+      .describe(
+        'Rules of policyd for one policy_context, so that one listener serves port 25, submission and several Postfix instances. [[override]] comes on top.',
+      ),
+    notices: noticesTable,
+    account: accounts,
     override: z
       .array(override)
       .default([])

@@ -1,6 +1,7 @@
 import ipaddr from 'ipaddr.js';
 import { z } from 'zod';
 
+import { isIpAddress } from '../checks/networks.ts';
 import { byteSize, duration } from '../checks/options.ts';
 import type { Action, Rule } from '../verdict/rules.ts';
 
@@ -13,12 +14,6 @@ import type { Action, Rule } from '../verdict/rules.ts';
 export type SocketAddress =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly path: string };
-
-/** A set of IP networks. */
-export interface NetworkSet {
-  has(address: string): boolean;
-  readonly text: readonly string[];
-}
 
 // RFC 1035 §2.3.4: 63 octets a label, 253 characters a name. Underscores occur in selectors and host names.
 const DOMAIN =
@@ -65,11 +60,6 @@ export function parseSocketAddress(text: string): SocketAddress | null {
   return { kind: 'tcp', host, port };
 }
 
-/** Four decimal numbers, or IPv6: the other forms that inet_aton(3) takes ("10", "127.1", "010.0.0.1") are mistakes here. */
-function isIpAddress(text: string): boolean {
-  return ipaddr.IPv4.isValidFourPartDecimal(text) || ipaddr.IPv6.isValid(text);
-}
-
 /** The same address as we write it, when the text is one in the words of Postfix, libmilter or spamd. */
 function meantAddress(text: string): string | null {
   const candidates = [
@@ -114,39 +104,6 @@ export function formatSocketAddress(address: SocketAddress): string {
   }
 }
 
-const NETWORK_FORM = 'expected an IP address or a network such as "192.0.2.0/24" or "2001:db8::/32"';
-
-/** A list of addresses and CIDR networks, IPv4 and IPv6. */
-export function networkSet(): z.ZodType<NetworkSet, string[]> {
-  return z
-    .array(z.string(NETWORK_FORM), 'expected a list of networks such as ["127.0.0.0/8", "2001:db8::/32"]')
-    .transform((list, context): NetworkSet => {
-      const ranges: [ipaddr.IPv4 | ipaddr.IPv6, number][] = [];
-      for (const [index, text] of list.entries()) {
-        const range = parseNetwork(text);
-        if (range === null) context.addIssue({ code: 'custom', message: NETWORK_FORM, path: [index] });
-        else ranges.push(range);
-      }
-      return { text: list, has: (address) => contains(ranges, address) };
-    })
-    .meta({ title: 'list of networks' });
-}
-
-function parseNetwork(text: string): [ipaddr.IPv4 | ipaddr.IPv6, number] | null {
-  const [host = '', bits, ...rest] = text.split('/');
-  if (!isIpAddress(host) || rest.length > 0) return null;
-  const address = ipaddr.parse(host);
-  const longest = address.kind() === 'ipv4' ? 32 : 128;
-  if (bits === undefined) return [address, longest];
-  return /^\d{1,3}$/.test(bits) && Number(bits) <= longest ? [address, Number(bits)] : null;
-}
-
-function contains(ranges: readonly [ipaddr.IPv4 | ipaddr.IPv6, number][], text: string): boolean {
-  if (!ipaddr.isValid(text)) return false;
-  const address = ipaddr.process(text); // IPv4-mapped IPv6 becomes IPv4
-  return ranges.some(([network, bits]) => network.kind() === address.kind() && address.match(network, bits));
-}
-
 export const ACTION_WORDS = [
   'ignore',
   'tag',
@@ -155,6 +112,7 @@ export const ACTION_WORDS = [
   'defer',
   'reject',
   'discard',
+  'allow',
 ] as const satisfies readonly Action['kind'][];
 const ACTION_FORM = `expected one of ${ACTION_WORDS.map((word) => `"${word}"`).join(', ')}, or "score N" with a number N`;
 // A message's score is a sum of these; bounded so that sums stay exact to three decimals.

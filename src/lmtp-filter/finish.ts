@@ -10,6 +10,7 @@ import { originOf } from './origin.ts';
 import { isLooping } from './received.ts';
 import { decisionsOf, logFields, severest, type Answered } from './record.ts';
 import { SAY, traced } from './render.ts';
+import { settleQuota } from './settle.ts';
 import { Statuses } from './statuses.ts';
 import type { Transaction, TransactionTools } from './transaction.ts';
 import { UpstreamError } from './upstream-connection.ts';
@@ -119,6 +120,8 @@ async function conclude(
   const answered = { message, size, origin, outcomes, sentences: judged, replies, time, elapsed };
   for (const decision of decisionsOf(answered)) store.record(decision);
   account(answered, report, statuses, tools);
+  // All replies are out.
+  void settleQuota(answered, checks, config.file.site.recipient_delimiter, log);
 }
 
 /** What we say ourselves; null where Dovecot is asked. */

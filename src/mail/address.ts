@@ -58,7 +58,7 @@ export function settingsKey(address: Address, delimiter = '+'): string {
 }
 
 /** String.toLowerCase() would change bytes of UTF-8 letters, which are characters of their own here. */
-function lowerAscii(text: string): string {
+export function lowerAscii(text: string): string {
   return text.replaceAll(/[A-Z]+/g, (letters) => letters.toLowerCase());
 }
 

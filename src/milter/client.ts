@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 
-import type { NetworkSet } from '../config/values.ts';
+import type { NetworkSet } from '../checks/networks.ts';
 import type { Client, Direction } from '../mail/envelope.ts';
 import type { Macros } from './macros.ts';
 import type { Connect } from './command.ts';

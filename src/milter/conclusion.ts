@@ -75,10 +75,8 @@ async function settle(
   { config }: MessageContext,
 ): Promise<readonly Outcome[]> {
   if (transaction.refusal !== null) return [];
-  const { run, spool, facts, headers } = transaction;
-  if (spool !== null) {
-    run.startMessage({ ...facts, message: { envelope, headers, body: spool, received: false } });
-  }
+  const { run, facts, headers, keptBody } = transaction;
+  run.startMessage({ ...facts, message: { envelope, headers, body: keptBody, received: false } });
   const timer = setTimeout(() => run.expire(), config.file.milter.deadline);
   try {
     return await run.settle();

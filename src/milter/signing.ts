@@ -1,6 +1,6 @@
 import type { Signing, SigningKey } from '../config/config.ts';
+import { authorDomain } from '../mail/author.ts';
 import type { HeaderList } from '../mail/header.ts';
-import { authorDomain } from './author.ts';
 
 /**
  * The keys that sign this message: those of the domain that it is from, or of its nearest parent domain whose keys are for subdomains

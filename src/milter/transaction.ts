@@ -4,6 +4,7 @@ import type { Config } from '../config/config.ts';
 import { parseForwardPath, parseReversePath } from '../mail/address.ts';
 import type { Client, Direction, Envelope, Recipient } from '../mail/envelope.ts';
 import { HeaderList, type HeaderField } from '../mail/header.ts';
+import type { Body } from '../mail/message.ts';
 import type { Store } from '../ports/store.ts';
 import { Spool } from '../runtime/spool.ts';
 import type { Log } from '../runtime/telemetry.ts';
@@ -82,7 +83,8 @@ export class Transaction {
     this.run = new CheckRun(wanted, checks, direction, metrics.outcome);
     const { max_message_size: limit, memory_per_message: memory } = config.file.milter;
     const bodyIsRead = wanted.some(
-      (check) => check.stage === 'message' && check.directions.includes(direction),
+      (check) =>
+        check.stage === 'message' && check.headersOnly !== true && check.directions.includes(direction),
     );
     this.spool = bodyIsRead ? new Spool({ memory, limit, folder: config.file.state.folder }) : null;
     this.run.startMail(this.facts);
@@ -106,6 +108,11 @@ export class Transaction {
   /** The header section; complete once it has ended. */
   get headers(): HeaderList {
     return this.#headers ?? new HeaderList(this.#fields);
+  }
+
+  /** For the checks; when it was not kept, those that run want no more than the header section. */
+  get keptBody(): Body {
+    return this.spool ?? { size: this.#bodyOctets, chunks: notKept };
   }
 
   /** Octets of the message as it came, without the Received field that the MTA does not show. */
@@ -260,6 +267,10 @@ export class Transaction {
       this.refuse(NOT_SPOOLED);
     }
   }
+}
+
+function notKept(): never {
+  throw new Error('the body was not kept: no check that reads it was to be made');
 }
 
 /** From the wire's form to the message's: CRLF folds, the space that the MTA took away, no white space in the name. */

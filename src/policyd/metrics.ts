@@ -1,6 +1,7 @@
-import { CHECKS } from '../checks/index.ts';
+import type { AnyBoundCheck } from '../checks/check.ts';
 import type { Config } from '../config/config.ts';
-import { counter, histogram, gauge, outcomeObserver } from '../runtime/metrics.ts';
+import { counter, gauge, outcomeObserver, shadowCounter, spreadHistogram, tallyCounter } from '../runtime/metrics.ts';
+import type { Tally } from '../runtime/tally.ts';
 import type { Registry } from '../runtime/telemetry.ts';
 import type { OutcomeObserver } from '../checks/runner.ts';
 import type { Action } from '../verdict/rules.ts';
@@ -27,7 +28,7 @@ const BUCKETS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 100];
 const NO_RULE = 'default';
 
 export function policydMetrics(registry: Registry, config: Config): PolicydMetrics {
-  const requests = counter<'state' | 'action' | 'rule'>(registry, {
+  const requests = tallyCounter<'state' | 'action' | 'rule'>(registry, {
     name: 'postern_policyd_requests_total',
     help: 'Requests answered, by state of the SMTP session, action and the rule that decided.',
     labels: { state: [...STATES, 'unknown'], action: ['DUNNO'], rule: [NO_RULE] },
@@ -35,7 +36,7 @@ export function policydMetrics(registry: Registry, config: Config): PolicydMetri
   for (const [action, rule] of knownAnswers(config)) {
     for (const state of MAIL_STATES) requests.inc({ state, action, rule }, 0);
   }
-  const duration = histogram(registry, {
+  const duration = spreadHistogram(registry, {
     name: 'postern_policyd_request_duration_seconds',
     help: 'Time from a complete request to its answer.',
     buckets: BUCKETS,
@@ -53,14 +54,20 @@ export function policydMetrics(registry: Registry, config: Config): PolicydMetri
     help: 'Connections that were closed without an answer, by reason.',
     labels: { reason: FAULTS },
   });
+  const shadow = shadowCounter(registry);
+  const tallies = new Map<string, Tally>();
+  const spread = duration.spread({});
   return {
     answered(state, action, verdict, milliseconds) {
-      requests.inc({
-        state,
-        action: actionWord(action),
-        rule: verdict === null ? NO_RULE : ruleWord(verdict.rule),
-      });
-      duration.observe(milliseconds / 1000);
+      if (verdict !== null) shadow('policyd', verdict.shadow);
+      const word = actionWord(action);
+      const rule = verdict === null ? NO_RULE : ruleWord(verdict.rule);
+      // Their number is bounded by the configuration.
+      const key = `${state} ${word} ${rule}`;
+      let tally = tallies.get(key);
+      if (tally === undefined) tallies.set(key, (tally = requests.tally({ state, action: word, rule })));
+      tally.count++;
+      spread.observe(milliseconds / 1000);
     },
     fault(reason) {
       faults.inc({ reason });
@@ -73,10 +80,7 @@ export function policydMetrics(registry: Registry, config: Config): PolicydMetri
     },
     outcome: outcomeObserver(
       registry,
-      CHECKS.filter((check) => check.stage === 'mail').map(({ name, codes }) => ({
-        name,
-        codes: Object.keys(codes),
-      })),
+      checksOf(config).map(({ name, codes }) => ({ name, codes: Object.keys(codes) })),
     ),
   };
 }
@@ -100,12 +104,17 @@ function ruleWord(rule: string): string {
   return rule.startsWith('score>=') ? 'score' : rule;
 }
 
+/** Those that policyd makes. */
+function checksOf({ views }: Config): readonly AnyBoundCheck[] {
+  return (views.get('')?.checks ?? []).filter(({ stage }) => stage !== 'message');
+}
+
 /** The answers that the site's rules can lead to. */
-function knownAnswers({ checks, policy, file }: Config): [action: string, rule: string][] {
+function knownAnswers(config: Config): [action: string, rule: string][] {
+  const { policy, file } = config;
   const known: [string, string][] = [];
   if (file.policyd.spf_header !== 'none') known.push(['PREPEND', NO_RULE]);
-  for (const check of checks) {
-    if (check.stage !== 'mail') continue;
+  for (const check of checksOf(config)) {
     known.push(
       ...answersOf(
         `unavailable:${check.name}`,
@@ -125,6 +134,7 @@ function answersOf(rule: string, action: Action['kind']): [action: string, rule:
     case 'score':
     case 'tag':
     case 'junk':
+    case 'allow':
       return [];
     case 'quarantine':
       return [['HOLD', rule]];

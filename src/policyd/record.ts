@@ -2,9 +2,8 @@ import { pathText } from '../mail/address.ts';
 import { logText } from '../mail/reply.ts';
 import type { Decision } from '../ports/store.ts';
 import { codesOf } from '../verdict/finding.ts';
-import type { Verdict } from '../verdict/verdict.ts';
 import { detached, queueIdOf, sizeOf } from './request.ts';
-import type { Evidence, Question, Transaction } from './transaction.ts';
+import type { Judgement, Question, Transaction } from './transaction.ts';
 import { actionText, type Attributes, type PolicyAction } from './wire.ts';
 
 /** One answered request, as log and history tell of it. */
@@ -12,8 +11,7 @@ export interface Answered {
   readonly attributes: Attributes;
   readonly question: Question;
   readonly transaction: Transaction;
-  readonly evidence: Evidence;
-  readonly verdict: Verdict;
+  readonly judgement: Judgement;
   readonly action: PolicyAction;
   /** Milliseconds since 1970. */
   readonly time: number;
@@ -22,11 +20,12 @@ export interface Answered {
 }
 
 /**
- * Whether the answer is news: the first of its message, or a refusal that the last record does not hold yet. A server that
- * stands in several restriction lists is asked the same again for each of them.
+ * Whether the answer is news: the first of its message, or a refusal, or what a shadow rule would have done, that the last record does not
+ * hold yet. A server that stands in several restriction lists is asked the same again for each of them.
  */
-export function isNews({ transaction, question, verdict, action }: Answered): boolean {
-  const goesOn = action.kind === 'DUNNO' || action.kind === 'PREPEND';
+export function isNews({ transaction, question, judgement, action }: Answered): boolean {
+  const { verdict } = judgement;
+  const goesOn = (action.kind === 'DUNNO' || action.kind === 'PREPEND') && verdict.shadow.length === 0;
   if (goesOn && transaction.recorded !== null) return false;
   const mark = goesOn ? '' : detached(`${question.recipient?.raw ?? question.state}\n${verdict.rule}`);
   if (mark === transaction.recorded) return false;
@@ -35,10 +34,11 @@ export function isNews({ transaction, question, verdict, action }: Answered): bo
 }
 
 export function decisionOf(answered: Answered): Decision {
-  const { attributes, question, transaction, evidence, verdict, action } = answered;
+  const { attributes, question, transaction, action } = answered;
+  const { verdict, outcomes } = answered.judgement;
   const { client, direction, sender } = transaction.facts;
   return {
-    trace: evidence.trace,
+    trace: transaction.identity.trace,
     time: answered.time,
     daemon: 'policyd',
     stage: question.state.toLowerCase(),
@@ -58,19 +58,20 @@ export function decisionOf(answered: Answered): Decision {
     tagged: verdict.tagged,
     reply: actionText(action),
     shadow: verdict.shadow,
-    outcomes: evidence.outcomes,
+    outcomes,
     elapsed: answered.elapsed,
   };
 }
 
 /** The fields of the log line. Remote text is made printable: JSON leaves the C1 controls, which terminals obey, as they are. */
 export function logFields(answered: Answered): Record<string, unknown> {
-  const { attributes, question, transaction, evidence, verdict, action } = answered;
+  const { attributes, question, transaction, action } = answered;
+  const { verdict, outcomes } = answered.judgement;
   const { client, sender } = transaction.facts;
   return {
     daemon: 'policyd',
     state: question.state,
-    trace: evidence.trace,
+    trace: transaction.identity.trace,
     qid: logText(queueIdOf(attributes)),
     client: logText(client.address),
     helo: logText(client.helo),
@@ -84,6 +85,6 @@ export function logFields(answered: Answered): Record<string, unknown> {
     score: verdict.score,
     reply: actionText(action),
     elapsed_ms: Math.round(answered.elapsed),
-    findings: codesOf(evidence.outcomes),
+    findings: codesOf(outcomes),
   };
 }

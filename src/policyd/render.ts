@@ -26,8 +26,8 @@ export function renderVerdict(verdict: Verdict, occasion: Occasion): PolicyActio
       return occasion.everyone ? { kind: 'DISCARD', note: `${verdict.rule} (${trace})` } : goOn(occasion);
     case 'defer':
       // At RCPT the restrictions below may still refuse for good (no such user), which is better news for both sides than a retry.
-      // 421 ends the session, which DEFER_IF_PERMIT can't do.
-      return state === 'RCPT' && verdict.reply.code !== 421
+      // Postfix answers DEFER_IF_PERMIT with 450: what another code says (452 mailbox full, 421 end of session) must be said as it is.
+      return state === 'RCPT' && (verdict.reply.code === 450 || verdict.reply.code === 451)
         ? { kind: 'DEFER_IF_PERMIT', reply: verdict.reply, trace }
         : { kind: 'REPLY', reply: verdict.reply, trace };
     case 'reject':

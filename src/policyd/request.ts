@@ -72,6 +72,11 @@ export function recipientOf(attributes: Attributes): Address | null {
   return text === '' ? null : parseMailbox(quoted(text));
 }
 
+/** Postfix's policy_context: which of its services asks. Empty when none is set. */
+export function contextOf(attributes: Attributes): string {
+  return attributes.get('policy_context') ?? '';
+}
+
 /** Accepted recipients; told at DATA and END-OF-MESSAGE. */
 export function recipientCountOf(attributes: Attributes): number {
   return numberOf(attributes, 'recipient_count') ?? 0;

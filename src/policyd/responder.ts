@@ -1,12 +1,13 @@
 import type { CheckTools } from '../checks/check.ts';
+import { after } from '../checks/soon.ts';
 import type { Config } from '../config/config.ts';
 import type { Store } from '../ports/store.ts';
 import type { Log } from '../runtime/telemetry.ts';
 import type { PolicydMetrics } from './metrics.ts';
 import { decisionOf, isNews, logFields, type Answered } from './record.ts';
 import { renderVerdict } from './render.ts';
-import { recipientCountOf, recipientOf, stateOf, type MailState } from './request.ts';
-import type { Evidence, Transaction } from './transaction.ts';
+import { recipientCountOf, recipientOf, sizeOf, stateOf } from './request.ts';
+import type { Judgement, Question, Transaction } from './transaction.ts';
 import { Transactions } from './transactions.ts';
 import { DUNNO, type Attributes, type PolicyAction } from './wire.ts';
 
@@ -60,42 +61,38 @@ export class Responder {
       case 'DATA':
       case 'END-OF-MESSAGE': {
         const transaction = this.#transactions.find(state, attributes, this.#config);
-        const { evidence } = transaction;
-        return evidence === null
-          ? this.#later(state, attributes, transaction, begun)
-          : this.#judge(state, attributes, transaction, evidence, begun);
+        const question = {
+          state,
+          recipient: recipientOf(attributes),
+          recipientCount: recipientCountOf(attributes),
+          size: sizeOf(attributes),
+        };
+        const judgement = transaction.judge(question);
+        if (judgement instanceof Promise) this.#transactions.watch(transaction, judgement);
+        return after(judgement, (made) => this.#answer(attributes, question, transaction, made, begun));
       }
     }
   }
 
-  async #later(
-    state: MailState,
+  #answer(
     attributes: Attributes,
+    question: Question,
     transaction: Transaction,
-    begun: number,
-  ): Promise<PolicyAction> {
-    return this.#judge(state, attributes, transaction, await transaction.gathered(), begun);
-  }
-
-  #judge(
-    state: MailState,
-    attributes: Attributes,
-    transaction: Transaction,
-    evidence: Evidence,
+    judgement: Judgement,
     begun: number,
   ): PolicyAction {
-    const recipient = recipientOf(attributes);
-    const question = { state, recipient, recipientCount: recipientCountOf(attributes) };
-    const { verdict, everyone } = transaction.judge(question, evidence);
-    const field = transaction.fieldSent ? null : evidence.field;
-    const action = renderVerdict(verdict, { state, trace: evidence.trace, field, everyone });
-    if (action.kind === 'PREPEND') transaction.fieldSent = true;
+    const { verdict, everyone } = judgement;
+    const { identity } = transaction;
+    const { state } = question;
+    const field = identity.fieldSent ? null : transaction.field;
+    const action = renderVerdict(verdict, { state, trace: identity.trace, field, everyone });
+    if (action.kind === 'PREPEND') identity.fieldSent = true;
 
     const { clock } = this.#tools.checks;
     const elapsed = clock.elapsed() - begun;
     this.#tools.metrics.answered(state, action, verdict, elapsed);
     const time = clock.now();
-    this.#tell({ attributes, question, transaction, evidence, verdict, action, time, elapsed });
+    this.#tell({ attributes, question, transaction, judgement, action, time, elapsed });
     return action;
   }
 

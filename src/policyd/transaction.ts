@@ -1,37 +1,22 @@
+import type { CheckTools, EndFacts, MailFacts, RcptFacts } from '../checks/check.ts';
 import { CheckRun, type OutcomeObserver } from '../checks/runner.ts';
-import type { CheckTools, MailFacts } from '../checks/check.ts';
-import type { Config } from '../config/config.ts';
-import { pathText, type Address } from '../mail/address.ts';
-import { sessionKey } from '../mail/envelope.ts';
-import type { Store, TraceId } from '../ports/store.ts';
-import type { Log } from '../runtime/telemetry.ts';
-import { withinDeadline } from '../runtime/deadline.ts';
-import { newTraceId } from '../runtime/trace-id.ts';
+import { after, type Soon } from '../checks/soon.ts';
+import type { Config, PolicyView } from '../config/config.ts';
+import { parseMailbox, type Address } from '../mail/address.ts';
 import { decide, mildest } from '../verdict/decide.ts';
 import type { Outcome } from '../verdict/finding.ts';
 import { rulesFor, type Rules } from '../verdict/rules.ts';
 import type { Verdict } from '../verdict/verdict.ts';
+import type { Identity } from './identity.ts';
 import { detached, type MailState } from './request.ts';
 import { spfHeader } from './spf-header.ts';
 
-/** The most recipients whose rules are remembered for DATA; Postfix's smtpd_recipient_limit is 1000. */
+/** The most recipients whose answers are remembered; Postfix's smtpd_recipient_limit is 1000. */
 export const RECIPIENT_LIMIT = 1000;
-/** The longest a message waits for its trace id; then it goes by one that no other daemon knows. */
-export const TRACE_DEADLINE_MS = 500;
 
 export interface TransactionTools {
   readonly checks: CheckTools;
-  readonly store: Store;
-  readonly log: Log;
   readonly observe: OutcomeObserver;
-}
-
-/** What was found out about a message; the same for all its requests. */
-export interface Evidence {
-  readonly trace: TraceId;
-  readonly outcomes: readonly Outcome[];
-  /** `Name: value` for PREPEND. */
-  readonly field: string | null;
 }
 
 /** Whom a request asks about. */
@@ -41,176 +26,228 @@ export interface Question {
   readonly recipient: Address | null;
   /** Accepted recipients, as DATA and END-OF-MESSAGE tell them. */
   readonly recipientCount: number;
+  /** Octets; null when not declared. */
+  readonly size: number | null;
 }
 
-/** A verdict, and whether it holds for every recipient the message has or may still get. */
 export interface Judgement {
   readonly verdict: Verdict;
+  /** Whether the verdict holds for every recipient the message has or may still get. */
   readonly everyone: boolean;
+  /** What it rests on. */
+  readonly outcomes: readonly Outcome[];
 }
 
-/** One message, RFC 5321 §3.3: what joins the policy requests about it. Judged by the configuration it began with. */
+interface Accepted {
+  readonly address: Address;
+  readonly rules: Rules;
+}
+
+/**
+ * One message under the rules of one policy_context, RFC 5321 §3.3: what joins the policy requests about it. Judged by the configuration it
+ * began with. Each recipient is judged once: what is asked again, by another restriction list, has the same answer and counts nothing.
+ */
 export class Transaction {
   readonly config: Config;
+  readonly view: PolicyView;
   readonly facts: MailFacts;
-  /** The field has been put in front of the message. */
-  fieldSent = false;
+  readonly identity: Identity;
   /** What was recorded last, so that the same is not recorded again for each restriction list that asks. */
   recorded: string | null = null;
-  readonly #gathered: Promise<Evidence>;
-  /** null once all is gathered: it would weigh more than all else that is remembered of a message. */
-  #run: CheckRun | null;
-  #evidence: Evidence | null = null;
+  readonly #run: CheckRun;
+  /** Of the checks that concern the whole message. */
+  #outcomes: Soon<readonly Outcome[]>;
   /** Most recipients share their rules. */
   #last: { readonly rules: Rules; readonly verdict: Verdict } | null = null;
-  #forAll: Verdict | null = null;
-  /** Recipients that were not refused, where they can have rules of their own. */
-  #accepted: Map<string, Rules> | null = null;
+  readonly #accepted: Accepted[] = [];
+  readonly #recipients = new Map<string, Soon<Judgement>>();
+  #atData: Soon<readonly Outcome[]> | null = null;
+  #atEnd: Soon<readonly Outcome[]> | null = null;
 
-  /** Starts the checks. */
+  /** Starts the checks that need no more than MAIL FROM. */
   constructor(
     config: Config,
+    view: PolicyView,
     facts: MailFacts,
-    instance: string,
-    queueId: string | null,
+    identity: Identity,
     tools: TransactionTools,
   ) {
     this.config = config;
+    this.view = view;
     this.facts = facts;
-    const run = new CheckRun(config.checks, tools.checks, facts.direction, tools.observe);
-    this.#run = run;
-    this.#gathered = this.#gather(run, tools, instance, queueId);
+    this.identity = identity;
+    this.#run = new CheckRun(view.checks, tools.checks, facts.direction, tools.observe);
+    this.#run.startMail(facts);
+    this.#outcomes = after(identity.known, () => this.#run.settle());
+    if (this.#outcomes instanceof Promise) void this.#keep(this.#outcomes);
   }
 
-  /** null as long as checks are under way. */
-  get evidence(): Evidence | null {
-    return this.#evidence;
+  /** `Name: value` for PREPEND; null when it shall have none. Once there is a judgement. */
+  get field(): string | null {
+    if (this.#outcomes instanceof Promise) return null;
+    const { file, authservId } = this.config;
+    const names = { style: file.policyd.spf_header, authservId, hostname: file.site.hostname };
+    return spfHeader(names, this.facts, this.#outcomes);
   }
 
-  /** All that can be found out. Takes no longer than `policyd.deadline`. */
-  gathered(): Promise<Evidence> {
-    return this.#gathered;
+  /** Whether checks are under way. */
+  get busy(): boolean {
+    return this.#outcomes instanceof Promise;
   }
 
   /** Ends the checks; those under way count as unavailable. */
   abort(): void {
-    this.#run?.abort();
+    this.#run.abort();
   }
 
-  async #gather(
-    run: CheckRun,
-    tools: TransactionTools,
-    instance: string,
-    queueId: string | null,
-  ): Promise<Evidence> {
-    const { file, authservId } = this.config;
-    // The rule for an unavailable check says what becomes of a message whose checks took too long.
-    const overrun = setTimeout(() => run.expire(), file.policyd.deadline);
+  /** The answer; a promise only while checks are under way. Takes no longer than `policyd.deadline`. */
+  judge(question: Question): Soon<Judgement> {
+    this.#run.renew();
+    const judgement = after(this.#outcomes, (outcomes) => this.#judge(question, outcomes));
+    return judgement instanceof Promise ? this.#inTime(judgement) : judgement;
+  }
+
+  /** The rule for an unavailable check says what becomes of a message whose checks took too long. */
+  async #inTime(judgement: Promise<Judgement>): Promise<Judgement> {
+    const overrun = setTimeout(() => this.#run.expire(), this.config.file.policyd.deadline);
     try {
-      run.startMail(this.facts);
-      const trace = this.#openTrace(tools, instance, queueId);
-      const outcomes = await run.settle();
-      const names = { style: file.policyd.spf_header, authservId, hostname: file.site.hostname };
-      const field = spfHeader(names, this.facts, outcomes);
-      this.#evidence = { trace: await trace, outcomes, field };
-      return this.#evidence;
+      return await judgement;
     } finally {
       clearTimeout(overrun);
-      this.#run = null;
     }
   }
 
-  /** Mail does not stop for the record: without the store's answer the message goes by the fresh id. */
-  async #openTrace(
-    { store, log }: TransactionTools,
-    instance: string,
-    queueId: string | null,
-  ): Promise<TraceId> {
-    const fresh = newTraceId();
-    const keys = {
-      session: sessionKey(this.facts.client),
-      sender: pathText(this.facts.sender),
-      instance: instance === '' ? null : instance,
-      queueId,
-    };
-    const patience = Math.min(TRACE_DEADLINE_MS, this.config.file.policyd.deadline);
-    try {
-      return await withinDeadline(store.openTrace(keys, fresh), patience, 'the store');
-    } catch (error) {
-      log.warn({ trace: fresh, err: error }, 'trace could not be opened in the store');
-      return fresh;
-    }
+  async #keep(outcomes: Promise<readonly Outcome[]>): Promise<void> {
+    this.#outcomes = await outcomes;
   }
 
-  judge(question: Question, evidence: Evidence): Judgement {
+  #judge(question: Question, outcomes: readonly Outcome[]): Soon<Judgement> {
     switch (question.state) {
       case 'MAIL':
-        return { verdict: this.#verdictForAll(evidence), everyone: true };
+        return { verdict: this.#verdictForAll(outcomes), everyone: true, outcomes };
       case 'RCPT':
-        return this.#judgeRecipient(question.recipient, evidence);
+        return this.#recipient(question, outcomes);
       case 'DATA':
+        this.#atData ??= this.#ended('data', question);
+        return after(this.#atData, (ended) => this.#judgeWhole(question, joined(outcomes, ended)));
       case 'END-OF-MESSAGE':
-        return { verdict: this.#verdictAtData(question, evidence), everyone: true };
+        this.#atEnd ??= this.#ended('end', question);
+        return after(this.#atEnd, (ended) => this.#judgeWhole(question, joined(outcomes, ended)));
     }
   }
 
-  #judgeRecipient(recipient: Address | null, evidence: Evidence): Judgement {
-    const { policy } = this.config;
-    const rules = rulesFor(policy, recipient);
-    const verdict = this.#verdict(rules, evidence);
-    switch (verdict.kind) {
-      case 'defer':
-      case 'reject':
-        return { verdict, everyone: false };
-      case 'accept':
-      case 'junk':
-        this.#remember(recipient, rules);
-        return { verdict, everyone: false };
-      case 'quarantine':
-      case 'discard': {
-        this.#remember(recipient, rules);
-        // Both take the whole message. So at this point the most is done that the rules of all recipients agree on.
-        const common = this.#verdictForAll(evidence);
-        const takes = common.kind === 'quarantine' || common.kind === 'discard';
-        return takes ? { verdict: common, everyone: true } : { verdict, everyone: false };
+  #recipient(question: Question, outcomes: readonly Outcome[]): Soon<Judgement> {
+    const { recipient } = question;
+    if (recipient === null) return this.#verdictFor(null, this.view.policy.site, outcomes);
+    const known = this.#recipients.get(recipient.raw);
+    if (known !== undefined) return known;
+    const address = parseMailbox(detached(recipient.raw));
+    const judgement = this.#judgeRecipient(address, question.size, outcomes);
+    if (this.#recipients.size < RECIPIENT_LIMIT) {
+      this.#recipients.set(address.raw, judgement);
+      // A promise would hold on to all that made it.
+      if (judgement instanceof Promise) {
+        void judgement.then((made) => this.#recipients.set(address.raw, made));
       }
     }
+    return judgement;
+  }
+
+  #judgeRecipient(address: Address, size: number | null, outcomes: readonly Outcome[]): Soon<Judgement> {
+    const rules = rulesFor(this.view.policy, address);
+    if (!this.#run.concernsRecipients) return this.#verdictFor(address, rules, outcomes);
+    const facts: RcptFacts = {
+      ...this.facts,
+      recipient: address,
+      size,
+      identity: this.identity,
+      accepted: this.#accepted.map((accepted) => accepted.address),
+    };
+    return after(this.#run.rcpt(facts), (own) => {
+      const before = joined(outcomes, own);
+      if (refuses(this.#verdict(rules, before))) return this.#verdictFor(address, rules, before);
+      const seen = [...before];
+      const stops = (outcome: Outcome): boolean => {
+        seen.push(outcome);
+        return speaks(outcome, rules) && refuses(decide(this.#run.inOrder(seen), rules));
+      };
+      return after(this.#run.admit(facts, own, stops), (admission) =>
+        this.#verdictFor(address, rules, joined(before, admission)),
+      );
+    });
+  }
+
+  #verdictFor(recipient: Address | null, rules: Rules, all: readonly Outcome[]): Judgement {
+    const outcomes = this.#run.inOrder(all);
+    const verdict = this.#verdict(rules, outcomes);
+    if (refuses(verdict) && verdict.kind !== 'discard') return { verdict, everyone: false, outcomes };
+    if (recipient !== null && this.#accepted.length < RECIPIENT_LIMIT)
+      this.#accepted.push({ address: recipient, rules });
+    if (verdict.kind !== 'quarantine' && verdict.kind !== 'discard')
+      return { verdict, everyone: false, outcomes };
+    // Both take the whole message. So at this point the most is done that the rules of all recipients agree on.
+    const common = this.#verdictForAll(outcomes);
+    const takes = common.kind === 'quarantine' || common.kind === 'discard';
+    return takes ? { verdict: common, everyone: true, outcomes } : { verdict, everyone: false, outcomes };
+  }
+
+  #ended(moment: EndFacts['moment'], { recipientCount, size }: Question): Soon<readonly Outcome[]> {
+    const outcomes = this.#run.end({
+      ...this.facts,
+      moment,
+      size,
+      identity: this.identity,
+      accepted: this.#accepted.map((accepted) => accepted.address),
+      recipientCount,
+    });
+    return outcomes;
   }
 
   /** DATA and END-OF-MESSAGE name a recipient only when there is one. */
-  #verdictAtData({ recipient, recipientCount }: Question, evidence: Evidence): Verdict {
-    const { policy } = this.config;
-    if (recipient !== null || policy.overrides.size === 0)
-      return this.#verdict(rulesFor(policy, recipient), evidence);
+  #judgeWhole({ recipient, recipientCount }: Question, all: readonly Outcome[]): Judgement {
+    const outcomes = this.#run.inOrder(all);
+    const { policy } = this.view;
+    const one = recipient !== null || policy.overrides.size === 0;
+    if (one) {
+      return { verdict: this.#verdict(rulesFor(policy, recipient), outcomes), everyone: true, outcomes };
+    }
     // Recipients we were not asked about (a bare <postmaster> skips all restrictions) may have any rules.
-    const accepted = this.#accepted;
-    if (accepted === null || accepted.size < recipientCount) return this.#verdictForAll(evidence);
-    return mildest(Array.from(new Set(accepted.values()), (rules) => this.#verdict(rules, evidence)));
+    if (this.#accepted.length < recipientCount)
+      return { verdict: this.#verdictForAll(outcomes), everyone: true, outcomes };
+    const rules = new Set(this.#accepted.map((accepted) => accepted.rules));
+    const verdict = mildest(Array.from(rules, (each) => this.#verdict(each, outcomes)));
+    return { verdict, everyone: true, outcomes };
   }
 
   /** For recipients not known yet: the mildest of all rules there are, so that nobody loses mail through another's settings. */
-  #verdictForAll(evidence: Evidence): Verdict {
-    if (this.#forAll !== null) return this.#forAll;
-    const { site, overrides } = this.config.policy;
-    let mild = this.#verdict(site, evidence);
+  #verdictForAll(outcomes: readonly Outcome[]): Verdict {
+    const { site, overrides } = this.view.policy;
+    let mild = this.#verdict(site, outcomes);
     for (const rules of overrides.values()) {
       if (mild.kind === 'accept') break;
-      mild = mildest([mild, decide(evidence.outcomes, rules)]);
+      mild = mildest([mild, decide(outcomes, rules)]);
     }
-    this.#forAll = mild;
     return mild;
   }
 
-  #verdict(rules: Rules, evidence: Evidence): Verdict {
+  #verdict(rules: Rules, outcomes: readonly Outcome[]): Verdict {
+    if (outcomes !== this.#outcomes) return decide(outcomes, rules);
     if (this.#last?.rules === rules) return this.#last.verdict;
-    const verdict = decide(evidence.outcomes, rules);
+    const verdict = decide(outcomes, rules);
     this.#last = { rules, verdict };
     return verdict;
   }
+}
 
-  #remember(recipient: Address | null, rules: Rules): void {
-    if (recipient === null || this.config.policy.overrides.size === 0) return;
-    this.#accepted ??= new Map();
-    if (this.#accepted.size < RECIPIENT_LIMIT) this.#accepted.set(detached(recipient.raw), rules);
-  }
+function joined(one: readonly Outcome[], other: readonly Outcome[]): readonly Outcome[] {
+  return other.length === 0 ? one : [...one, ...other];
+}
+
+function refuses({ kind }: Verdict): boolean {
+  return kind === 'defer' || kind === 'reject' || kind === 'discard';
+}
+
+/** Whether a rule has something to say about this outcome. */
+function speaks(outcome: Outcome, rules: Rules): boolean {
+  return outcome.kind === 'unavailable' || outcome.findings.some(({ code }) => rules.findings.has(code));
 }

@@ -61,7 +61,8 @@ export interface DmarcQuery {
  * `budgetMs` is how long their DNS questions may take in all: what is not known by then is a temperror.
  */
 export interface MailAuth {
-  spf(query: SpfQuery, signal: AbortSignal, budgetMs: number): Promise<SpfResult>;
+  /** At once, without a promise, where it is known. */
+  spf(query: SpfQuery, signal: AbortSignal, budgetMs: number): SpfResult | Promise<SpfResult>;
   /** One result per signature up to a cap; empty for an unsigned message. */
   dkim(message: Message, signal: AbortSignal, budgetMs: number): Promise<readonly DkimResult[]>;
   dmarc(query: DmarcQuery, signal: AbortSignal, budgetMs: number): Promise<DmarcResult>;

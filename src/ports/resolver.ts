@@ -29,4 +29,6 @@ export class DnsError extends Error {
 export interface Resolver {
   /** @throws {DnsError} */
   query(name: string, type: RecordType, signal: AbortSignal): Promise<DnsAnswer>;
+  /** The answer, when it is in memory; `name` in lower case and without a closing dot. */
+  cached?(name: string, type: RecordType): DnsAnswer | null;
 }

@@ -10,14 +10,6 @@ export interface ScanRequest {
   readonly hide: (field: HeaderField) => boolean;
 }
 
-/** The neighbour answered that it can't, answered nonsense, or could not be reached. */
-export class NeighbourError extends Error {
-  constructor(message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.name = 'NeighbourError';
-  }
-}
-
 export interface SpamScanner {
   /** @throws {NeighbourError} */
   scan(request: ScanRequest, signal: AbortSignal): Promise<SpamScan>;

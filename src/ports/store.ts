@@ -76,8 +76,11 @@ export interface HistoryFilter {
 
 /** What is kept between messages and shared by the daemons. Speaks of mail, not of keys and values. */
 export interface Store {
-  /** policyd, at the first request of an instance: the trace of that message; `fresh` becomes its trace when it has none yet. */
-  openTrace(keys: TraceKeys, fresh: TraceId): Promise<TraceId>;
+  /**
+   * policyd, at the first request of an instance: the trace of that message; `fresh` becomes its trace when it has none yet. At once, without
+   * a promise, when the message has no queue id yet and so is new; the other daemons know of it some milliseconds later.
+   */
+  openTrace(keys: TraceKeys, fresh: TraceId): TraceId | Promise<TraceId>;
   /**
    * milter and lmtp-filter: the trace another daemon opened for this message, by queue id or by the newest unclaimed one of the session with
    * the same sender; `fresh` when there is none. Claims it, and notes the queue id.
@@ -89,7 +92,7 @@ export interface Store {
   keptFacts(trace: TraceId, queueId: string): Promise<KeptFacts | null>;
   /** Queues a decision to be written; returns at once. Decisions that can't be written are counted and logged by the store. */
   record(decision: Decision): void;
-  /** Writes what is queued. */
+  /** Writes what is queued: decisions, and traces that were opened. */
   flush(): Promise<void>;
   history(filter: HistoryFilter): Promise<readonly Decision[]>;
   /** Removes what is older than `before` (milliseconds since 1970); returns how many decisions went. */

@@ -1,5 +1,7 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, type Registry } from 'prom-client';
 
+import { SpreadHistogram, TallyCounter, type Spread, type Tally } from './tally.ts';
+
 /**
  * Makers of metrics. Each gives the metric of that name when the registry has it already, so that several daemons in one process share it.
  *
@@ -43,6 +45,34 @@ export function histogram<L extends string = never>(
   return made;
 }
 
+/** A counter for what is counted many times for each request. */
+export function tallyCounter<L extends string>(
+  registry: Registry,
+  options: MetricOptions<L>,
+): TallyCounter<L> {
+  const known = registry.getSingleMetric(options.name);
+  if (known instanceof TallyCounter) return known;
+  const made = new TallyCounter<L>({ ...naming(options), registers: [registry] });
+  for (const labels of combinations(options)) made.inc(labels, 0);
+  return made;
+}
+
+/** A histogram for what is measured many times for each request. */
+export function spreadHistogram<L extends string = never>(
+  registry: Registry,
+  options: MetricOptions<L> & { readonly buckets: readonly number[] },
+): SpreadHistogram<L> {
+  const known = registry.getSingleMetric(options.name);
+  if (known instanceof SpreadHistogram) return known;
+  const made = new SpreadHistogram<L>({
+    ...naming(options),
+    buckets: [...options.buckets],
+    registers: [registry],
+  });
+  for (const labels of combinations(options)) made.spread(labels);
+  return made;
+}
+
 /** What every process of ours says of itself: memory, descriptors, lag of the event loop, version. Once per registry. */
 export function processMetrics(registry: Registry, version: string): void {
   if (registry.getSingleMetric('postern_build_info') !== undefined) return;
@@ -80,6 +110,20 @@ export function reloadMetrics(registry: Registry): ReloadMetrics {
   };
 }
 
+/** Counts what shadow rules would have done, had they been enforced. */
+export function shadowCounter(
+  registry: Registry,
+): (daemon: string, verdicts: readonly { readonly rule: string; readonly kind: string }[]) => void {
+  const verdicts = counter<'daemon' | 'rule' | 'verdict'>(registry, {
+    name: 'postern_shadow_verdicts_total',
+    help: 'What shadow rules would have done, by daemon, rule and verdict.',
+    labels: { daemon: [], rule: [], verdict: [] },
+  });
+  return (daemon, list) => {
+    for (const { rule, kind } of list) verdicts.inc({ daemon, rule, verdict: kind });
+  };
+}
+
 /** What became of one check, as far as metrics care. */
 export type ObservedOutcome =
   | {
@@ -113,7 +157,7 @@ export function outcomeObserver(
   checks: readonly ObservedCheck[],
 ): (outcome: ObservedOutcome) => void {
   const names = checks.map((check) => check.name);
-  const outcomes = counter<'check' | 'code'>(registry, {
+  const outcomes = tallyCounter<'check' | 'code'>(registry, {
     name: 'postern_check_outcomes_total',
     help: 'Findings by check and code; code "none" when a check found nothing.',
     labels: { check: [], code: [] },
@@ -123,28 +167,47 @@ export function outcomeObserver(
     help: 'Checks that could not be made, by reason.',
     labels: { check: names, reason: REASONS },
   });
-  const duration = histogram<'check'>(registry, {
+  const duration = spreadHistogram<'check'>(registry, {
     name: 'postern_check_duration_seconds',
     help: 'Time from the start of a check to its outcome.',
     labels: { check: names },
     buckets: CHECK_BUCKETS,
   });
-  for (const { name, codes } of checks) {
-    for (const code of [...codes, NOTHING]) outcomes.inc({ check: name, code }, 0);
-  }
+  const known = new Map(
+    checks.map(({ name, codes }): [string, CheckSeries] => [
+      name,
+      {
+        duration: duration.spread({ check: name }),
+        codes: new Map(
+          [...codes, NOTHING].map((code) => [code, outcomes.tally({ check: name, code })] as const),
+        ),
+      },
+    ]),
+  );
   return (outcome) => {
     const { check } = outcome;
-    duration.observe({ check }, outcome.elapsed / 1000);
+    const series = known.get(check);
+    const tell = (code: string): void => {
+      const tally = series?.codes.get(code);
+      if (tally === undefined) outcomes.inc({ check, code });
+      else tally.count++;
+    };
+    (series?.duration ?? duration.spread({ check })).observe(outcome.elapsed / 1000);
     switch (outcome.kind) {
       case 'found':
-        if (outcome.findings.length === 0) outcomes.inc({ check, code: NOTHING });
-        for (const { code } of outcome.findings) outcomes.inc({ check, code });
+        if (outcome.findings.length === 0) tell(NOTHING);
+        for (const { code } of outcome.findings) tell(code);
         break;
       case 'unavailable':
         unavailable.inc({ check, reason: outcome.reason });
         break;
     }
   };
+}
+
+interface CheckSeries {
+  readonly duration: Spread;
+  readonly codes: ReadonlyMap<string, Tally>;
 }
 
 function naming<L extends string>(

@@ -1,6 +1,8 @@
 import { pino, type Logger } from 'pino';
 import type { Registry } from 'prom-client';
 
+import { TurnStream } from './turn-stream.ts';
+
 export type Log = Logger;
 export type { Registry } from 'prom-client';
 
@@ -11,12 +13,34 @@ export interface Telemetry {
   readonly registry: Registry;
 }
 
-/** JSON lines on standard output, written at once: a line that was logged is not lost by a crash. */
+const STDOUT = 1;
+
+/** JSON lines on standard output, written at the end of the turn of the event loop they come in, and at the exit of the process. */
 export function openLog(level: 'debug' | 'info' | 'warn' | 'error' | 'silent'): Log {
-  return pino({
-    level,
-    base: null,
-    timestamp: pino.stdTimeFunctions.isoTime,
-    formatters: { level: (label) => ({ level: label }) },
+  const stream = new TurnStream(STDOUT, (error) => {
+    process.stderr.write(`postern: log lines are lost: ${error.message}\n`);
   });
+  process.on('exit', () => stream.flushSync());
+  return pino(
+    {
+      level,
+      base: null,
+      timestamp: isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+    },
+    stream,
+  );
+}
+
+let millisecond = 0;
+let text = '';
+
+/** `,"time":"…"` as pino wants it; many lines of one millisecond share it. */
+function isoTime(): string {
+  const now = Date.now();
+  if (now !== millisecond) {
+    millisecond = now;
+    text = `,"time":"${new Date(now).toISOString()}"`;
+  }
+  return text;
 }

@@ -1,6 +1,6 @@
 import { withText, type Reply } from '../mail/reply.ts';
-import type { Finding, Outcome } from './finding.ts';
-import { deferral, rejection } from './replies.ts';
+import type { Explanation, Finding, Outcome } from './finding.ts';
+import { deferral, explained, rejection } from './replies.ts';
 import type { Action, Rule, Rules } from './rules.ts';
 import { severity, type ShadowVerdict, type Verdict, type VerdictKind } from './verdict.ts';
 
@@ -14,6 +14,8 @@ interface Voice {
   readonly tagged: boolean;
   readonly reply: Reply | null;
 }
+
+const NOTHING_WAIVED: ReadonlySet<string> = new Set();
 
 const SILENT: Voice = { rule: 'default', why: '', kind: 'accept', tagged: false, reply: null };
 
@@ -43,7 +45,9 @@ export function decide(outcomes: readonly Outcome[], rules: Rules, recipient: nu
   const add = (points: number, detail: string): void => {
     scored.push({ points, detail });
   };
+  const waived = allowed(outcomes, rules, recipient) ? rules.waivable : NOTHING_WAIVED;
   for (const outcome of outcomes) {
+    if (waived.has(outcome.check)) continue;
     switch (outcome.kind) {
       case 'unavailable': {
         const name = `unavailable:${outcome.check}`;
@@ -87,6 +91,19 @@ export function decide(outcomes: readonly Outcome[], rules: Rules, recipient: nu
   }
 }
 
+/** Whether a rule that is enforced allows this message whatever the waivable checks found. */
+function allowed(outcomes: readonly Outcome[], rules: Rules, recipient: number | null): boolean {
+  for (const outcome of outcomes) {
+    if (outcome.kind === 'unavailable') continue;
+    for (const { code, recipient: only } of outcome.findings) {
+      if (only !== undefined && only !== recipient) continue;
+      const rule = rules.findings.get(code);
+      if (rule?.action.kind === 'allow' && rule.mode === 'enforce') return true;
+    }
+  }
+  return false;
+}
+
 /**
  * One verdict for all recipients, for the protocols that can say only one (milter, END-OF-MESSAGE): the mildest, so that nobody loses
  * mail through another's settings. What is stricter for some is lmtp-filter's to do.
@@ -102,6 +119,7 @@ export function mildest(verdicts: readonly Verdict[]): Verdict {
     decide([], {
       findings: new Map(),
       unavailable: new Map(),
+      waivable: new Set(),
       thresholds: { tag: null, junk: null, reject: null },
       subjectTag: '',
     })
@@ -109,16 +127,16 @@ export function mildest(verdicts: readonly Verdict[]): Verdict {
 }
 
 function voiceOf(finding: Finding, rule: Rule): Voice {
-  return voiceFrom(finding.code, finding.detail, rule);
+  return voiceFrom(finding.code, finding.detail, rule, finding.explanation);
 }
 
-function voiceFrom(name: string, why: string, rule: Rule): Voice {
+function voiceFrom(name: string, why: string, rule: Rule, explanation?: Explanation): Voice {
   return {
     rule: name,
     why,
     kind: kindOf(rule.action),
     tagged: rule.action.kind === 'tag',
-    reply: replyFor(name, rule),
+    reply: replyFor(name, rule, explanation),
   };
 }
 
@@ -127,6 +145,7 @@ function kindOf(action: Action): VerdictKind {
     case 'ignore':
     case 'score':
     case 'tag':
+    case 'allow':
       return 'accept';
     case 'junk':
     case 'quarantine':
@@ -137,10 +156,10 @@ function kindOf(action: Action): VerdictKind {
   }
 }
 
-function replyFor(name: string, rule: Rule): Reply | null {
+function replyFor(name: string, rule: Rule, explanation?: Explanation): Reply | null {
   switch (rule.action.kind) {
     case 'reject':
-      return words(rejection(name), rule);
+      return words(rejection(name), rule, explanation);
     case 'defer':
       return words(deferral(name), rule);
     case 'ignore':
@@ -149,12 +168,14 @@ function replyFor(name: string, rule: Rule): Reply | null {
     case 'junk':
     case 'quarantine':
     case 'discard':
+    case 'allow':
       return null;
   }
 }
 
-function words(reply: Reply, rule: Rule): Reply {
-  return rule.text === undefined ? reply : withText(reply, rule.text);
+function words(reply: Reply, rule: Rule, explanation?: Explanation): Reply {
+  if (rule.text !== undefined) return withText(reply, rule.text);
+  return explanation === undefined ? reply : explained(reply, explanation);
 }
 
 function scoreBand(score: number | null, rules: Rules, detail: string): Voice | null {

@@ -16,8 +16,16 @@ export interface Finding {
   readonly recipient?: number;
   /** What Authentication-Results says of it. */
   readonly auth?: AuthResult;
+  /** What a domain says in its own words to those it refuses; a refusal passes it on. */
+  readonly explanation?: Explanation;
   /** The scanner's whole answer, for the X-Spam-* fields. */
   readonly scan?: SpamScan;
+}
+
+/** Remote text, with who said it. RFC 7208 §6.2. */
+export interface Explanation {
+  readonly by: string;
+  readonly text: string;
 }
 
 /** Why a check has no findings. */

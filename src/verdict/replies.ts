@@ -1,4 +1,5 @@
-import type { Reply } from '../mail/reply.ts';
+import { printable, type Reply } from '../mail/reply.ts';
+import type { Explanation } from './finding.ts';
 
 const TEMPORARY: Reply = {
   code: 451,
@@ -40,10 +41,82 @@ const REJECTIONS: Readonly<Record<string, Reply>> = {
     detail: '7.26',
     text: 'DMARC: the policy of the From domain is to reject this message',
   },
+  // RFC 7505 §4.2: 7.27 is for a null MX alone. X.1.8 would be changed by Postfix (smtpd_dsn_fix) at RCPT.
+  'mx.null-sender': {
+    code: 550,
+    detail: '7.27',
+    text: 'The sender domain accepts no mail, so it sends none',
+  },
+  'mx.no-domain': { code: 550, detail: '7.1', text: 'The sender domain does not exist' },
+  'mx.none': { code: 550, detail: '7.1', text: 'The sender domain can receive no mail' },
+  'mx.bogus': {
+    code: 550,
+    detail: '7.1',
+    text: 'The mail hosts of the sender domain can not be reached from outside',
+  },
+  'ptr.none': { code: 550, detail: '7.25', text: 'The sending host has no reverse DNS name' },
+  'ptr.unverified': {
+    code: 550,
+    detail: '7.25',
+    text: 'The reverse DNS name of the sending host does not lead back to it',
+  },
+  'ptr.generic': {
+    code: 550,
+    detail: '7.25',
+    text: 'The reverse DNS name of the sending host is that of a dial-up line',
+  },
+  'helo.syntax': { code: 550, detail: '7.1', text: 'The HELO name is no host name' },
+  'helo.own-name': { code: 550, detail: '7.1', text: 'The HELO name is ours' },
+  'helo.bare': { code: 550, detail: '7.1', text: 'The HELO name is not fully qualified' },
+  'helo.address': { code: 550, detail: '7.1', text: 'The HELO name is an address' },
+  'helo.literal': { code: 550, detail: '7.1', text: 'The HELO name is an address' },
+  'helo.unknown': { code: 550, detail: '7.1', text: 'The HELO name does not exist' },
+  'dnsbl.reject': { code: 554, detail: '7.1', text: 'The sending host or domain is on block lists' },
+  access: { code: 554, detail: '7.1', text: 'Access denied' },
+  'sender.not-owned': { code: 553, detail: '7.1', text: 'This login may not send as this address' },
+  'sender.null': { code: 553, detail: '7.1', text: 'This login may not send mail without a sender' },
+  'sender.own-domain': { code: 553, detail: '7.1', text: 'Mail from this domain is taken with a login only' },
+  'author.not-owned': { code: 550, detail: '7.1', text: 'This login may not send as the address in From' },
+  'quota.full': { code: 552, detail: '2.2', text: 'The mailbox is full' },
+  'quota.full-long': { code: 552, detail: '2.2', text: 'The mailbox is full' },
+  'quota.too-large': { code: 552, detail: '2.2', text: 'The message is larger than the mailbox may become' },
+  'account.block': {
+    code: 550,
+    detail: '7.1',
+    text: 'This account may not send mail, please contact your administrator',
+  },
+  limits: { code: 550, detail: '7.1', text: 'You have sent too much' },
   'spam.score': { code: 550, detail: '7.1', text: 'This message was classified as spam' },
 };
 
 const DEFERRALS: Readonly<Record<string, Reply>> = {
+  'greylist.wait': { code: 450, detail: '7.1', text: 'Greylisted, please try again later' },
+  'mx.no-domain': {
+    code: 450,
+    detail: '7.1',
+    text: 'The sender domain does not exist',
+  },
+  'mx.temperror': {
+    code: 450,
+    detail: '7.1',
+    text: 'The sender domain could not be looked up, please try again later',
+  },
+  'helo.temperror': {
+    code: 450,
+    detail: '7.1',
+    text: 'The HELO name could not be looked up, please try again later',
+  },
+  'quota.full': { code: 452, detail: '2.2', text: 'The mailbox is full, please try again later' },
+  'quota.full-long': { code: 452, detail: '2.2', text: 'The mailbox is full, please try again later' },
+  'quota.too-large': { code: 452, detail: '2.2', text: 'The mailbox is full, please try again later' },
+  // RFC 5321 §4.5.3.1.10: one more recipient than this transaction can take.
+  'quota.alone': { code: 452, detail: '5.3', text: 'Please send to this recipient separately' },
+  'account.slow': {
+    code: 450,
+    detail: '7.1',
+    text: 'Too much mail from this account, please try again later',
+  },
+  limits: { code: 450, detail: '7.1', text: 'Too much mail, please try again later' },
   'spf.temperror': {
     code: 451,
     detail: '7.24',
@@ -68,10 +141,32 @@ const DEFERRALS: Readonly<Record<string, Reply>> = {
 
 /** The words for a finding that the operator's rule rejects. */
 export function rejection(code: string): Reply {
-  return REJECTIONS[code] ?? { code: 550, detail: '7.1', text: 'Refused by local policy' };
+  return (
+    REJECTIONS[code] ??
+    REJECTIONS[checkOf(code)] ?? { code: 550, detail: '7.1', text: 'Refused by local policy' }
+  );
 }
 
 /** The words for a finding, or an unavailable check, that the operator's rule defers. */
 export function deferral(code: string): Reply {
-  return DEFERRALS[code] ?? TEMPORARY;
+  return DEFERRALS[code] ?? DEFERRALS[checkOf(code)] ?? TEMPORARY;
+}
+
+// With our own words and the trace a line stays below what Postfix passes on.
+const EXPLAINER_LIMIT = 80;
+const EXPLANATION_LIMIT = 200;
+
+/**
+ * The refusal with what the domain has to say about it. RFC 7208 §6.2, §11.5: as the words of the domain, which nobody has to take for ours, and never
+ * where a protocol looks for words of its own.
+ */
+export function explained(reply: Reply, { by, text }: Explanation): Reply {
+  const said = `${printable(by, EXPLAINER_LIMIT)} explains: ${printable(text, EXPLANATION_LIMIT)}`;
+  return { ...reply, text: `${reply.text}; ${said}` };
+}
+
+/** Codes that the operator's configuration makes up (`limits.NAME`) share the words of their check. */
+function checkOf(code: string): string {
+  const dot = code.indexOf('.');
+  return dot === -1 ? code : code.slice(0, dot);
 }

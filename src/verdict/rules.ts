@@ -9,7 +9,9 @@ export type Action =
   | { readonly kind: 'quarantine' }
   | { readonly kind: 'defer' }
   | { readonly kind: 'reject' }
-  | { readonly kind: 'discard' };
+  | { readonly kind: 'discard' }
+  /** Sets aside what checks on who the client is have found (`Rules.waivable`). */
+  | { readonly kind: 'allow' };
 
 /** A rule as the operator set it. A shadow rule is decided, recorded and counted, and never acted on. */
 export interface Rule {
@@ -34,6 +36,8 @@ export interface Rules {
   readonly findings: ReadonlyMap<string, Rule>;
   /** By check name: what it means when the check could not be made. A check without an entry defers. */
   readonly unavailable: ReadonlyMap<string, Rule>;
+  /** Names of checks whose findings an `allow` sets aside. */
+  readonly waivable: ReadonlySet<string>;
   readonly thresholds: Thresholds;
   /** Put in front of Subject when tagged; empty: the subject is left alone. */
   readonly subjectTag: string;

@@ -33,6 +33,13 @@ function delivered(differs: Partial<TraceKeys> = {}): TraceKeys {
   return { session: null, sender: 'ada@example.com', instance: null, queueId: QUEUE_ID, ...differs };
 }
 
+/** As policyd does, and the other daemons ask a round trip later. */
+async function opened({ store }: StoreUnderTest, keys: TraceKeys, fresh: string): Promise<string> {
+  const trace = await store.openTrace(keys, fresh);
+  await store.flush();
+  return trace;
+}
+
 async function recorded(given: StoreUnderTest, ...decisions: readonly Decision[]): Promise<void> {
   for (const one of decisions) given.store.record(one);
   await given.store.flush();
@@ -49,8 +56,7 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
     test('a message keeps one trace from policyd over the milter to delivery', async () => {
       await using given = await open();
       const { store, other } = given;
-      expect(await store.openTrace(asked(), 'policyd-1')).toBe('policyd-1');
-      expect(await store.openTrace(asked(), 'policyd-2')).toBe('policyd-1');
+      expect(await opened(given, asked(), 'policyd-1')).toBe('policyd-1');
       expect(await other.joinTrace(filtered(), 'milter-1')).toBe('policyd-1');
       expect(await store.joinTrace(delivered(), 'lmtp-1')).toBe('policyd-1');
       expect(await other.joinTrace(delivered(), 'lmtp-2')).toBe('policyd-1');
@@ -64,14 +70,32 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
 
     test('without milter, delivery finds the trace by the queue id that policyd learnt later', async () => {
       await using given = await open();
-      await given.store.openTrace(asked(), 'policyd-1');
-      expect(await given.store.openTrace(asked({ queueId: QUEUE_ID }), 'policyd-2')).toBe('policyd-1');
+      await opened(given, asked(), 'policyd-1');
+      expect(await opened(given, asked({ queueId: QUEUE_ID }), 'policyd-2')).toBe('policyd-1');
       expect(await given.other.joinTrace(delivered(), 'lmtp-1')).toBe('policyd-1');
+    });
+
+    test('a policyd that starts again in the middle of a message finds its trace', async () => {
+      await using given = await open();
+      await opened(given, asked({ instance: 'other' }), 'another');
+      await opened(given, asked(), 'policyd-1');
+      await opened(given, asked({ instance: 'later' }), 'a-later-one');
+      expect(await given.other.openTrace(asked({ queueId: QUEUE_ID }), 'policyd-2')).toBe('policyd-1');
+      expect(await given.other.openTrace(asked({ queueId: 'Q3', instance: 'new' }), 'policyd-3')).toBe(
+        'policyd-3',
+      );
+    });
+
+    test('a short queue id that Postfix uses again in the same session is a new message to policyd', async () => {
+      await using given = await open();
+      await given.store.openTrace(asked({ queueId: 'Q1', instance: 'one' }), 'policyd-1');
+      const again = asked({ queueId: 'Q1', instance: 'two' });
+      expect(await given.store.openTrace(again, 'policyd-2')).toBe('policyd-2');
     });
 
     test('a milter that joins before the queue id is known notes it when it joins again', async () => {
       await using given = await open();
-      await given.store.openTrace(asked(), 'policyd-1');
+      await opened(given, asked(), 'policyd-1');
       const early = await given.other.joinTrace(filtered({ queueId: null }), 'milter-1');
       expect(early).toBe('policyd-1');
       expect(await given.other.joinTrace(filtered(), early)).toBe('policyd-1');
@@ -80,10 +104,10 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
 
     test('each message of a session gets its own trace', async () => {
       await using given = await open();
-      const { store, other } = given;
+      const { other } = given;
       const traces: string[] = [];
       for (const message of ['1', '2', '3']) {
-        await store.openTrace(asked({ instance: `a1.b2.${message}` }), `policyd-${message}`);
+        await opened(given, asked({ instance: `a1.b2.${message}` }), `policyd-${message}`);
         traces.push(await other.joinTrace(filtered({ queueId: `Q${message}` }), `milter-${message}`));
       }
       expect(traces).toEqual(['policyd-1', 'policyd-2', 'policyd-3']);
@@ -93,15 +117,15 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
 
     test('a message refused at RCPT leaves a trace that the next one does not take', async () => {
       await using given = await open();
-      await given.store.openTrace(asked({ instance: 'a1.1' }), 'refused');
-      await given.store.openTrace(asked({ instance: 'a1.2' }), 'policyd-2');
+      await opened(given, asked({ instance: 'a1.1' }), 'refused');
+      await opened(given, asked({ instance: 'a1.2' }), 'policyd-2');
       expect(await given.other.joinTrace(filtered(), 'milter-2')).toBe('policyd-2');
     });
 
     test('another session or another sender does not take a trace', async () => {
       await using given = await open();
-      const { store, other } = given;
-      await store.openTrace(asked(), 'policyd-1');
+      const { other } = given;
+      await opened(given, asked(), 'policyd-1');
       expect(await other.joinTrace(filtered({ session: '192.0.2.7:40002', queueId: 'Q1' }), 'm-1')).toBe(
         'm-1',
       );
@@ -112,8 +136,8 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
 
     test('an hour later a trace of the session is taken no more', async () => {
       await using given = await open();
-      const { store, other, clock } = given;
-      await store.openTrace(asked(), 'policyd-1');
+      const { other, clock } = given;
+      await opened(given, asked(), 'policyd-1');
       clock.time += HOUR + 1;
       expect(await other.joinTrace(filtered({ queueId: 'Q1' }), 'm-1')).toBe('m-1');
       clock.time -= 1;
@@ -151,7 +175,7 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
       await using given = await open();
       const { store, other } = given;
       const numbers = Array.from({ length: 20 }, (_, index) => index);
-      await Promise.all(numbers.map((n) => store.openTrace(asked({ instance: `i${n}` }), `policyd-${n}`)));
+      await Promise.all(numbers.map((n) => opened(given, asked({ instance: `i${n}` }), `policyd-${n}`)));
       const claimed = await Promise.all(
         numbers.map((n) => (n % 2 === 0 ? store : other).joinTrace(filtered({ queueId: `Q${n}` }), `m-${n}`)),
       );

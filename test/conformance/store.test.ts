@@ -13,6 +13,9 @@ const events = {
   lost: (decisions: number, why: string): never => {
     throw new Error(`${decisions} lost: ${why}`);
   },
+  tracesLost: (traces: number, why: string): never => {
+    throw new Error(`${traces} traces lost: ${why}`);
+  },
 };
 
 storeSuite('SQLite', async () => {

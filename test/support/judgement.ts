@@ -23,6 +23,7 @@ export function rules(
   values: {
     findings?: Record<string, Rule>;
     unavailable?: Record<string, Rule>;
+    waivable?: readonly string[];
     thresholds?: Partial<Rules['thresholds']>;
     subjectTag?: string;
   } = {},
@@ -30,6 +31,7 @@ export function rules(
   return {
     findings: new Map(Object.entries(values.findings ?? {})),
     unavailable: new Map(Object.entries(values.unavailable ?? {})),
+    waivable: new Set(values.waivable ?? []),
     thresholds: { tag: 5, junk: null, reject: null, ...values.thresholds },
     subjectTag: values.subjectTag ?? '[SPAM]',
   };

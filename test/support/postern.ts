@@ -39,6 +39,7 @@ const DECISION = z.object({
   score: z.number().nullable(),
   tagged: z.boolean(),
   reply: z.string(),
+  shadow: z.array(z.object({ rule: z.string(), kind: z.string() })),
   outcomes: z.array(z.object({ check: z.string(), kind: z.string() })),
 });
 

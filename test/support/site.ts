@@ -29,6 +29,8 @@ export interface SiteOptions {
   readonly postfix?: PostfixOptions;
   /** Signing keys for olimpus.example. */
   readonly signing?: boolean;
+  /** policyd is asked in smtpd_end_of_data_restrictions, too. */
+  readonly endOfData?: boolean;
   /** Daemons to start, each list one process; default: all three in one. */
   readonly processes?: readonly (readonly DaemonName[])[];
 }
@@ -108,6 +110,7 @@ export async function startSite(options: SiteOptions = {}): Promise<Site> {
       mailboxes: [ZEUS, HERA],
       saslSocket: dovecot.authSocket,
       policyService: postern.address.policyd,
+      ...(options.endOfData === true ? { endOfDataPolicyService: postern.address.policyd } : {}),
       smtpdMilters: postern.address.milter,
       nonSmtpdMilters: postern.address.milter,
       milterDefaultAction: 'tempfail',

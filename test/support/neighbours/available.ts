@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 
-export type Neighbour = 'postfix' | 'dovecot' | 'spamd' | 'bind' | 'opendkim';
+export type Neighbour = 'postfix' | 'dovecot' | 'spamd' | 'bind' | 'opendkim' | 'redis';
 
 export type Availability = { readonly ok: true } | { readonly ok: false; readonly reason: string };
 
@@ -23,9 +23,10 @@ const NEIGHBOURS = {
   spamd: { packages: ['spamassassin', 'spamd', 'spamc'], programs: ['/usr/sbin/spamd', '/usr/bin/spamc'] },
   bind: { packages: ['bind9'], programs: ['/usr/sbin/named'] },
   opendkim: { packages: ['opendkim-tools'], programs: ['/usr/sbin/opendkim-testmsg'] },
+  redis: { packages: ['redis-server'], programs: ['/usr/bin/redis-server'] },
 } satisfies Record<Neighbour, { packages: string[]; programs: string[] }>;
 
-const ALL: readonly Neighbour[] = ['postfix', 'dovecot', 'spamd', 'bind', 'opendkim'];
+const ALL: readonly Neighbour[] = ['postfix', 'dovecot', 'spamd', 'bind', 'opendkim', 'redis'];
 
 /** What to install for them. */
 export function debianPackages(neighbours: readonly Neighbour[] = ALL): string[] {

@@ -2,7 +2,14 @@ import { once } from 'node:events';
 import { type Socket, connect } from 'node:net';
 import { DEFAULT_DEADLINE_MS, withDeadline } from './deadline.ts';
 
-export type Endpoint = { readonly port: number; readonly host?: string } | { readonly path: string };
+export type Endpoint =
+  | {
+      readonly port: number;
+      readonly host?: string;
+      /** Which of this machine's addresses the connection comes from, such as 127.0.0.2. */
+      readonly localAddress?: string;
+    }
+  | { readonly path: string };
 
 const CRLF = Buffer.from('\r\n');
 

@@ -21,6 +21,8 @@ export interface DovecotOptions {
   /** From which addresses LMTP and IMAP clients may say XCLIENT. */
   readonly trustedNetworks?: string;
   readonly pop3?: boolean;
+  /** Further text for dovecot.conf above the sections of the protocols, which take over its mail_plugins. */
+  readonly early?: string;
   /** Further text for dovecot.conf; later settings win. */
   readonly extra?: string;
 }
@@ -72,8 +74,8 @@ export function dovecotConfig(
   const quota = usesQuota(options);
   const protocols = ['imap', 'lmtp', ...(options.pop3 === true ? ['pop3'] : [])];
   const plugins = quota ? ['quota'] : [];
-  const lmtpPlugins = [...plugins, ...(options.sieve === undefined ? [] : ['sieve'])];
-  const imapPlugins = [...plugins, ...(quota ? ['imap_quota'] : [])];
+  const lmtpPlugins = ['$mail_plugins', ...(options.sieve === undefined ? [] : ['sieve'])];
+  const imapPlugins = ['$mail_plugins', ...(quota ? ['imap_quota'] : [])];
   return `
 base_dir = ${folder.join('run')}
 state_dir = ${folder.join('state')}
@@ -88,6 +90,7 @@ auth_failure_delay = 0
 ${options.trustedNetworks === undefined ? '' : `login_trusted_networks = ${options.trustedNetworks}`}
 mail_location = maildir:~/Maildir
 mail_plugins = ${plugins.join(' ')}
+${options.early ?? ''}
 first_valid_uid = ${MAIL_UID}
 recipient_delimiter = +
 lda_mailbox_autocreate = yes

@@ -18,8 +18,13 @@ export class ImapClient implements AsyncDisposable {
     this.#connection = connection;
   }
 
-  static async login(port: number, { user, password }: Credentials): Promise<ImapClient> {
-    const client = new ImapClient(await Connection.open({ port }));
+  /** @param localAddress where the client seems to be: one of 127.0.0.0/8 */
+  static async login(
+    port: number,
+    { user, password }: Credentials,
+    localAddress = '127.0.0.1',
+  ): Promise<ImapClient> {
+    const client = new ImapClient(await Connection.open({ port, localAddress }));
     try {
       await client.#readResponse();
       await client.command(`LOGIN ${quoted(user)} ${quoted(password)}`);

@@ -24,6 +24,8 @@ export interface PostfixOptions {
   readonly policyService?: string;
   /** Asked on the submission listener before permit_sasl_authenticated, with policy_context=submission. */
   readonly submissionPolicyService?: string;
+  /** Parameters of the submission listener that differ from main.cf; they win over ours. */
+  readonly submission?: Readonly<Record<string, string>>;
   readonly dataPolicyService?: string;
   readonly endOfDataPolicyService?: string;
   readonly policyTimeout?: string;
@@ -147,6 +149,9 @@ export function masterCf(options: PostfixOptions, ports: PostfixPorts): string {
     );
     if (options.submissionMilters !== undefined) {
       listeners.push(`  -o { smtpd_milters = ${options.submissionMilters} }`);
+    }
+    for (const [name, value] of Object.entries(options.submission ?? {})) {
+      listeners.push(`  -o { ${name} = ${value} }`);
     }
   }
   return [...listeners, SERVICES.trim(), ...(options.master ?? []), ''].join('\n');

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import { Slots } from '../../../src/adapters/slots.ts';
-import { NeighbourError } from '../../../src/ports/scanner.ts';
+import { NeighbourError } from '../../../src/ports/neighbour-error.ts';
 
 const never = new AbortController().signal;
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import { readPong, readScan, requestHead } from '../../../src/adapters/spamd-wire.ts';
-import { NeighbourError } from '../../../src/ports/scanner.ts';
+import { NeighbourError } from '../../../src/ports/neighbour-error.ts';
 import { GTUBE_SCAN } from '../../support/judgement.ts';
 
 const STATUS = ' No, score=1.0 required=5.0 tests=A_1,\r\n\tB_2,C_3 autolearn=no version=4.0.1';

@@ -9,7 +9,8 @@ import { afterEach, describe, expect, it } from 'vitest';
 
 import { createSpamd, type SpamdOptions } from '../../../src/adapters/spamd.ts';
 import type { Message } from '../../../src/mail/message.ts';
-import { NeighbourError, type ScanRequest, type SpamScanner } from '../../../src/ports/scanner.ts';
+import { NeighbourError } from '../../../src/ports/neighbour-error.ts';
+import type { ScanRequest, SpamScanner } from '../../../src/ports/scanner.ts';
 import { message } from '../../support/mail.ts';
 
 const SECTION = 'X-Spam-Status: No, score=1.0 required=5.0 tests=A,B autolearn=no\r\nFrom: x\r\n\r\n';

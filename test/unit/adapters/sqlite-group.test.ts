@@ -1,3 +1,6 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 
 import { expect, test } from 'vitest';
@@ -24,7 +27,12 @@ async function atOnce(work: () => void): Promise<void> {
 
 function groupOf(database: DatabaseSync): { group: WriteGroup; commits: () => number } {
   let commits = 0;
-  return { group: new WriteGroup(database, atOnce, () => (commits += 1)), commits: () => commits };
+  const group = new WriteGroup(database, {
+    whenFree: atOnce,
+    committed: () => (commits += 1),
+    explained: (error) => new Error('not written', { cause: error }),
+  });
+  return { group, commits: () => commits };
 }
 
 test('what comes in one turn is one transaction, and each caller has its own result', async () => {
@@ -59,4 +67,39 @@ test('flush writes what has not had its turn', async () => {
   expect(words(database)).toEqual(['a']);
   await result;
   await group.flush();
+});
+
+test('what one turn reads is of one moment, and its own writes are seen after it', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'postern-group-'));
+  const path = join(folder, 'words.sqlite');
+  const [mine, others] = [new DatabaseSync(path), new DatabaseSync(path)];
+  mine.exec('PRAGMA journal_mode = WAL; CREATE TABLE word (text TEXT)');
+  const { group } = groupOf(mine);
+  expect(group.read(() => words(mine))).toEqual([]);
+  others.exec("INSERT INTO word VALUES ('theirs')");
+  expect(group.read(() => words(mine))).toEqual([]);
+  await group.add(() => mine.exec("INSERT INTO word VALUES ('mine')"));
+  expect(group.read(() => words(mine))).toEqual(['theirs', 'mine']);
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(mine.isTransaction).toBe(false);
+  mine.close();
+  others.close();
+  await rm(folder, { recursive: true });
+});
+
+test('a lock that is not to be had is told to all at once', async () => {
+  const database = table();
+  let attempts = 0;
+  const busy = Object.assign(new Error('database is locked'), { errcode: 5 });
+  const group = new WriteGroup(database, {
+    whenFree: () => {
+      attempts += 1;
+      return Promise.reject(busy);
+    },
+    committed: () => {},
+    explained: (error) => new Error('not written', { cause: error }),
+  });
+  const results = await Promise.allSettled([1, 2, 3].map((n) => group.add(() => n)));
+  expect(results.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected']);
+  expect(attempts).toBe(1);
 });

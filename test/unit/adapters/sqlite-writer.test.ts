@@ -1,25 +1,23 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
-import { DecisionWriter, MAX_WAITING } from '../../../src/adapters/sqlite-writer.ts';
+import type { Batch, Written } from '../../../src/adapters/sqlite-batch.ts';
+import { NotWritten } from '../../../src/adapters/sqlite-thread.ts';
+import { MAX_WAITING, StoreWriter } from '../../../src/adapters/sqlite-writer.ts';
 import type { Decision } from '../../../src/ports/store.ts';
 import { decision } from '../../support/decisions.ts';
 
-/** As node:sqlite reports what SQLite reports. */
-function sqliteError(errcode: number): Error {
-  return Object.assign(new Error(`SQLite says ${errcode}`), { code: 'ERR_SQLITE_ERROR', errcode });
-}
-
-const SQLITE_BUSY = 5;
-const SQLITE_FULL = 13;
-const SQLITE_CONSTRAINT_NOTNULL = 19 | (5 << 8);
-
 interface Given {
-  readonly writer: DecisionWriter;
-  readonly batches: (readonly Decision[])[];
+  readonly writer: StoreWriter;
+  readonly batches: Batch[];
   readonly failures: number[];
   readonly losses: [number, string][];
-  /** Thrown by the next writes. */
-  fault: ((batch: readonly Decision[]) => Error | null) | null;
+  readonly traceLosses: [number, string][];
+  /** How the next writes go; by default all is well. */
+  write: (batch: Batch) => Promise<Written>;
+}
+
+function well({ asks }: Batch): Promise<Written> {
+  return Promise.resolve({ answers: asks.map(() => ({ kind: 'done' as const })), hopeless: [] });
 }
 
 function given(): Given {
@@ -27,24 +25,40 @@ function given(): Given {
     batches: [],
     failures: [],
     losses: [],
-    fault: null,
-    writer: new DecisionWriter(
-      (batch) => {
-        const error = it.fault?.(batch) ?? null;
-        if (error !== null) throw error;
-        it.batches.push(batch);
+    traceLosses: [],
+    write: well,
+    writer: new StoreWriter(
+      {
+        write: async (batch) => {
+          const written = await it.write(batch);
+          it.batches.push(batch);
+          return written;
+        },
       },
       {
         writeFailed: (_error, waiting) => it.failures.push(waiting),
         lost: (count, why) => it.losses.push([count, why]),
+        tracesLost: (count, why) => it.traceLosses.push([count, why]),
       },
+      () => {},
     ),
   };
   return it;
 }
 
+function fails(because: NotWritten['because']): () => Promise<never> {
+  return () => Promise.reject(new NotWritten(`it ${because}`, because));
+}
+
 function add({ writer }: Given, count: number, differs: Partial<Decision> = {}): void {
-  for (let index = 0; index < count; index++) writer.add(decision(differs));
+  for (let index = 0; index < count; index++) writer.record(decision(differs));
+}
+
+const KEYS = { session: 's', sender: 'a', instance: 'i', queueId: null };
+const KEEP = { kind: 'keep', trace: 't', queueId: 'q', direction: 'in', outcomes: '[]', now: 1 } as const;
+
+function sizes({ batches }: Given): number[] {
+  return batches.map(({ decisions }) => decisions.length);
 }
 
 beforeEach(() => {
@@ -56,127 +70,180 @@ afterEach(() => {
 });
 
 describe('batches', () => {
-  test('a few decisions are written together after a moment', () => {
+  test('a few decisions are written together after a moment', async () => {
     const it = given();
     add(it, 3);
-    vi.advanceTimersByTime(199);
+    await vi.advanceTimersByTimeAsync(199);
     expect(it.batches).toEqual([]);
-    vi.advanceTimersByTime(1);
-    expect(it.batches.map((batch) => batch.length)).toEqual([3]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(sizes(it)).toEqual([3]);
   });
 
-  test('many are written sooner, never more rows than one transaction shall hold, and in order', () => {
+  test('many are written sooner, never more rows than one transaction shall hold, and in order', async () => {
     const it = given();
-    for (let index = 0; index < 250; index++)
-      it.writer.add(decision({ trace: `${index}`, recipients: ['a@b'] }));
-    vi.advanceTimersByTime(1);
-    vi.runAllTimers();
-    expect(it.batches.map((batch) => batch.length)).toEqual([50, 50, 50, 50, 50]);
-    expect(it.batches.flat().map((one) => one.trace)).toEqual(Array.from({ length: 250 }, (_, n) => `${n}`));
+    for (let index = 0; index < 1250; index++) {
+      it.writer.record(decision({ trace: `${index}`, recipients: ['a@b'] }));
+    }
+    await vi.advanceTimersByTimeAsync(1);
+    expect(sizes(it)).toEqual([500, 500]);
+    await vi.advanceTimersByTimeAsync(200);
+    expect(sizes(it)).toEqual([500, 500, 250]);
+    const traces = it.batches.flatMap(({ decisions }) => decisions.map(({ values }) => values[1]));
+    expect(traces).toEqual(Array.from({ length: 1250 }, (_, n) => `${n}`));
   });
 
-  test('one with more recipients than that goes alone', () => {
+  test('one with more recipients than that goes alone', async () => {
     const it = given();
     const crowd = Array.from({ length: 1000 }, (_, index) => `u${index}@example.org`);
     add(it, 1);
     add(it, 1, { recipients: crowd });
     add(it, 1);
-    vi.runAllTimers();
-    expect(it.batches.map((batch) => batch.length)).toEqual([1, 1, 1]);
+    await it.writer.flush();
+    expect(sizes(it)).toEqual([1, 1, 1]);
+  });
+
+  test('traces and questions do not wait for decisions', async () => {
+    const it = given();
+    add(it, 3);
+    it.writer.open({ trace: 't', keys: KEYS, now: 1 });
+    await vi.advanceTimersByTimeAsync(4);
+    expect(it.batches).toMatchObject([{ traces: [{ trace: 't' }], decisions: [] }]);
+    const answer = it.writer.ask(KEEP);
+    it.writer.open({ trace: 'u', keys: KEYS, now: 1 });
+    await vi.advanceTimersByTimeAsync(0);
+    expect(await answer).toEqual({ kind: 'done' });
+    expect(it.batches[1]).toMatchObject({ traces: [{ trace: 'u' }], asks: [KEEP], decisions: [] });
+  });
+
+  test('one batch at a time; what comes meanwhile goes together', async () => {
+    const it = given();
+    const slow = Promise.withResolvers<void>();
+    it.write = async (batch) => {
+      await slow.promise;
+      return well(batch);
+    };
+    const first = it.writer.ask(KEEP);
+    await vi.advanceTimersByTimeAsync(1);
+    const others = [it.writer.ask(KEEP), it.writer.ask(KEEP)];
+    await vi.advanceTimersByTimeAsync(100);
+    expect(it.batches).toEqual([]);
+    slow.resolve();
+    await vi.advanceTimersByTimeAsync(1);
+    await Promise.all([first, ...others]);
+    expect(it.batches.map(({ asks }) => asks.length)).toEqual([1, 2]);
   });
 
   test('flush writes all of it now', async () => {
-    vi.useRealTimers();
     const it = given();
-    add(it, 120, { recipients: [] });
+    add(it, 620, { recipients: [] });
+    it.writer.open({ trace: 't', keys: KEYS, now: 1 });
     await it.writer.flush();
-    expect(it.batches.map((batch) => batch.length)).toEqual([100, 20]);
+    expect(sizes(it)).toEqual([0, 500, 120]);
     expect(it.writer.close()).toBe(0);
   });
 });
 
 describe('faults', () => {
-  test('what could not be written stays queued and is tried ever more slowly', () => {
+  test('what could not be written stays queued and is tried ever more slowly', async () => {
     const it = given();
-    it.fault = () => sqliteError(SQLITE_FULL);
+    it.write = fails('failed');
     add(it, 2);
     const times: number[] = [];
     for (let ms = 0; ms < 200_000; ms += 100) {
       const before = it.failures.length;
-      vi.advanceTimersByTime(100);
+      await vi.advanceTimersByTimeAsync(100);
       if (it.failures.length > before) times.push(ms + 100);
     }
     expect(times).toEqual([
       200, 600, 1400, 3000, 6200, 12_600, 25_400, 51_000, 81_000, 111_000, 141_000, 171_000,
     ]);
-    it.fault = null;
-    vi.advanceTimersByTime(30_000);
-    expect(it.batches.map((batch) => batch.length)).toEqual([2]);
+    it.write = well;
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(sizes(it)).toEqual([2]);
     expect(it.losses).toEqual([]);
     add(it, 1);
-    vi.advanceTimersByTime(200);
-    expect(it.batches).toHaveLength(2);
+    await vi.advanceTimersByTimeAsync(200);
+    expect(sizes(it)).toEqual([2, 1]);
   });
 
-  test("another process's lock is not worth a word, unless it lasts", () => {
+  test("another process's lock is not worth a word, unless it lasts", async () => {
     const it = given();
-    it.fault = () => sqliteError(SQLITE_BUSY);
+    it.write = fails('busy');
     add(it, 1);
-    vi.advanceTimersByTime(2000);
+    await vi.advanceTimersByTimeAsync(1000);
     expect(it.failures).toEqual([]);
-    vi.advanceTimersByTime(200);
+    await vi.advanceTimersByTimeAsync(200);
     expect(it.failures).toEqual([1]);
   });
 
-  test('one that can not be stored does not take the others with it', () => {
+  test('those that can not be stored are counted, the others are not written twice', async () => {
     const it = given();
-    it.fault = (batch) =>
-      batch.some((one) => one.trace === 'bad') ? sqliteError(SQLITE_CONSTRAINT_NOTNULL) : null;
-    add(it, 2);
-    add(it, 1, { trace: 'bad' });
-    add(it, 2);
-    vi.advanceTimersByTime(200);
-    expect(it.batches.flat()).toHaveLength(4);
-    expect(it.losses).toEqual([[1, `SQLite says ${SQLITE_CONSTRAINT_NOTNULL}`]]);
-    expect(it.failures).toEqual([]);
+    it.write = () => Promise.resolve({ answers: [], hopeless: ['NOT NULL constraint failed'] });
+    add(it, 5);
+    await vi.advanceTimersByTimeAsync(200);
+    expect(it.losses).toEqual([[1, 'NOT NULL constraint failed']]);
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(sizes(it)).toEqual([5]);
   });
 
-  test('a fault of the file among them keeps what is left, once', () => {
+  test('decisions that end the thread three times are given up, and those behind them are written', async () => {
     const it = given();
-    it.fault = (batch) => {
-      if (batch.length > 1) return sqliteError(SQLITE_CONSTRAINT_NOTNULL);
-      return batch[0]?.trace === 'third' ? sqliteError(SQLITE_FULL) : null;
-    };
-    for (const trace of ['first', 'second', 'third', 'fourth']) add(it, 1, { trace });
-    vi.advanceTimersByTime(200);
-    expect(it.failures).toEqual([2]);
-    it.fault = null;
-    vi.advanceTimersByTime(400);
-    expect(it.batches.flat().map((one) => one.trace)).toEqual(['first', 'second', 'third', 'fourth']);
+    it.write = fails('broken');
+    add(it, 501, { recipients: [] });
+    await vi.advanceTimersByTimeAsync(1);
+    it.write = (batch) => (batch.decisions.length === 500 ? fails('broken')() : well(batch));
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(it.losses).toEqual([[500, 'it broken']]);
+    expect(sizes(it)).toEqual([1]);
   });
 
-  test('the queue has an end: newer decisions are lost and counted', () => {
+  test('a question that fails is told so, a trace is counted, and neither is tried again', async () => {
     const it = given();
-    it.fault = () => sqliteError(SQLITE_FULL);
+    it.write = fails('failed');
+    it.writer.open({ trace: 't', keys: KEYS, now: 1 });
+    const answer = expect(it.writer.ask(KEEP)).rejects.toThrow('it failed');
+    await vi.advanceTimersByTimeAsync(60_000);
+    await answer;
+    expect(it.traceLosses).toEqual([[1, 'it failed']]);
+    it.write = well;
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(it.batches).toEqual([]);
+  });
+
+  test('a question that can not be answered by itself is told why', async () => {
+    const it = given();
+    it.write = () => Promise.resolve({ answers: [{ kind: 'failed', why: 'too big' }], hopeless: [] });
+    const answer = expect(it.writer.ask(KEEP)).rejects.toThrow('too big');
+    await vi.advanceTimersByTimeAsync(1);
+    await answer;
+  });
+
+  test('the queues have an end: newer decisions and traces are lost and counted', async () => {
+    const it = given();
+    it.write = fails('failed');
     add(it, 1);
-    vi.advanceTimersByTime(200);
+    await vi.advanceTimersByTimeAsync(200);
     add(it, MAX_WAITING - 1);
     expect(it.writer.waiting).toBe(MAX_WAITING);
-    vi.advanceTimersByTime(400);
+    await vi.advanceTimersByTimeAsync(400);
     expect(it.losses).toEqual([]);
     add(it, 3);
     expect(it.writer.waiting).toBe(MAX_WAITING);
-    vi.advanceTimersByTime(800);
+    await vi.advanceTimersByTimeAsync(800);
     expect(it.losses).toEqual([[3, `${MAX_WAITING} decisions are waiting to be written`]]);
+    for (let n = 0; n < MAX_WAITING; n++) it.writer.open({ trace: 't', keys: KEYS, now: 1 });
+    expect(it.traceLosses).toEqual([]);
+    it.writer.open({ trace: 't', keys: KEYS, now: 1 });
+    expect(it.traceLosses).toEqual([[1, `${MAX_WAITING} traces are waiting to be written`]]);
   });
 
   test('flush tells that it could not, and close says how many stay unwritten', async () => {
     const it = given();
-    it.fault = () => sqliteError(SQLITE_FULL);
+    it.write = fails('failed');
     add(it, 7);
-    await expect(it.writer.flush()).rejects.toThrow('SQLite says 13');
+    await expect(it.writer.flush()).rejects.toThrow('it failed');
     expect(it.writer.close()).toBe(7);
-    vi.advanceTimersByTime(60_000);
-    expect(it.failures).toEqual([]);
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(it.batches).toEqual([]);
   });
 });

@@ -32,6 +32,7 @@ function open(reports: Reports = { failed: [], lost: [] }, where = folder): Prom
   return openSqliteStore(where, new FakeClock(), {
     writeFailed: (error) => reports.failed.push(error.message),
     lost: (count) => reports.lost.push(count),
+    tracesLost: (count) => reports.lost.push(count),
   });
 }
 
@@ -39,7 +40,7 @@ function file(): string {
   return join(folder, 'postern.sqlite');
 }
 
-const KEYS = { session: '192.0.2.1:25', sender: 'a@example.com', instance: 'i', queueId: null };
+const KEYS = { session: '192.0.2.1:25', sender: 'a@example.com', instance: 'i', queueId: 'Q' };
 
 const STORE = JSON.stringify(new URL('../../../src/adapters/store-sqlite.ts', import.meta.url).href);
 const DECISIONS = JSON.stringify(new URL('../../support/decisions.ts', import.meta.url).href);
@@ -53,6 +54,7 @@ async function inChild(script: string, limits = 'true'): Promise<string> {
     const events = {
       writeFailed: (error) => reports.failed.push(error.message),
       lost: (count) => reports.lost.push(count),
+      tracesLost: (count) => reports.lost.push(count),
     };
     const store = await openSqliteStore(${JSON.stringify(folder)}, new FakeClock(), events).catch((error) => {
       console.log(error.name, error.message);
@@ -100,7 +102,7 @@ describe('the file', () => {
     database.close();
     await expect(open()).rejects.toThrow(StoreUnusable);
     await expect(open()).rejects.toThrow(
-      'schema version 99, this version of Postern knows 1; use the newer version',
+      'schema version 99, this version of Postern knows 2; use the newer version',
     );
     expect(() => openSqliteHistory(folder)).toThrow('schema version 99');
   });
@@ -213,6 +215,8 @@ describe('several processes', () => {
 describe('faults while running', () => {
   test('a disk that fills up is reported and counted, and nothing else happens', async () => {
     const script = `
+      for (let n = 0; n < 30; n++) store.record(decision({ why: 'x'.repeat(2000) }));
+      await store.flush();
       for (let n = 0; n < 400; n++) store.record(decision({ why: 'x'.repeat(2000) }));
       await store.flush().then(() => console.log('no error'), () => {});
       const opened = await store.history({ limit: 3 });

@@ -2,6 +2,7 @@ import type { CheckDefinition, CheckTools, MessageFacts } from '../../../src/che
 import { CheckRun } from '../../../src/checks/runner.ts';
 import type { MailAuth } from '../../../src/ports/mail-auth.ts';
 import type { Outcome } from '../../../src/verdict/finding.ts';
+import { checkTools } from '../../support/checks.ts';
 import { message, type MessageValues } from '../../support/mail.ts';
 
 export const CLOCK = { now: () => Date.now(), elapsed: () => performance.now() };
@@ -13,10 +14,9 @@ function refuse(): never {
 /** Tools of which only authentication works, as far as a test says. */
 export function toolsWith(mailAuth: Partial<MailAuth>): CheckTools {
   return {
+    ...checkTools(),
     clock: CLOCK,
-    resolver: { query: refuse },
     mailAuth: { spf: refuse, dkim: refuse, dmarc: refuse, ...mailAuth },
-    scanner: null,
     hostname: 'mx.example',
   };
 }

@@ -12,7 +12,7 @@ import {
 } from '../../../src/checks/check.ts';
 import { CheckRun } from '../../../src/checks/runner.ts';
 import { NULL_PATH } from '../../../src/mail/address.ts';
-import { NeighbourError } from '../../../src/ports/scanner.ts';
+import { NeighbourError } from '../../../src/ports/neighbour-error.ts';
 import type { Outcome } from '../../../src/verdict/finding.ts';
 import { checkTools } from '../../support/checks.ts';
 import { client, message } from '../../support/mail.ts';

@@ -103,11 +103,48 @@ describe('spf', () => {
 
   test("the domain owner's explanation is told as such", async () => {
     const tools = toolsWith({
-      spf: () =>
-        Promise.resolve({ result: 'fail', domain: 'd.example', detail: 'no', explanation: 'Go away' }),
+      spf: () => ({ result: 'fail', domain: 'd.example', detail: 'no', explanation: 'Go away' }),
     });
     const found = await outcome(spfCheck, { facts: messageFacts(), tools, options: { helo: false } });
-    expect(found).toMatchObject({ findings: [{ detail: 'no; d.example explains: Go away' }] });
+    expect(found).toMatchObject({
+      findings: [
+        { detail: 'no; d.example explains: Go away', explanation: { by: 'd.example', text: 'Go away' } },
+      ],
+    });
+  });
+
+  test('the explanation stays out of refusals when it is switched off, and in the record', async () => {
+    const tools = toolsWith({
+      spf: () => ({ result: 'fail', domain: 'd.example', detail: 'no', explanation: 'Go away' }),
+    });
+    const options = { helo: false, explanation: false };
+    const found = await outcome(spfCheck, { facts: messageFacts(), tools, options });
+    const [finding] = found.kind === 'found' ? found.findings : [];
+    expect(finding?.detail).toBe('no; d.example explains: Go away');
+    expect(finding).not.toHaveProperty('explanation');
+  });
+
+  test('results that are known are told without a promise; one that is not makes it one', async () => {
+    const known: SpfResult = { result: 'pass', domain: 'd.example', detail: 'yes', explanation: null };
+    const run = (tools: ReturnType<typeof toolsWith>): unknown => {
+      const check = spfCheck.bind({}, 5000);
+      if (check.stage !== 'mail') throw new Error('another stage');
+      return check.run({
+        facts: messageFacts(),
+        tools,
+        prior: new Map(),
+        signal: new AbortController().signal,
+      });
+    };
+    expect(run(toolsWith({ spf: () => known }))).toMatchObject([
+      { code: 'spf.helo-pass' },
+      { code: 'spf.pass' },
+    ]);
+    const later = run(
+      toolsWith({ spf: ({ identity }) => (identity === 'helo' ? known : Promise.resolve(known)) }),
+    );
+    expect(later).toBeInstanceOf(Promise);
+    expect(await later).toMatchObject([{ code: 'spf.helo-pass' }, { code: 'spf.pass' }]);
   });
 
   test('every result has its code in the manual, and only fail rejects', async () => {

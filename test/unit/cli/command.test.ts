@@ -73,7 +73,7 @@ describe('help and version', () => {
 });
 
 test.each([
-  [[], 'which command? There are run, check, wire and history', 'postern --help'],
+  [[], 'which command? There are run, check, wire, history, limits, logins, quota and sender', 'postern --help'],
   [['chekc'], 'there is no command "chekc"; did you mean "check"?', 'postern --help'],
   [['serve'], 'there is no command "serve"', 'postern --help'],
   [['--verbose'], 'unknown option --verbose', 'postern --help'],

@@ -35,11 +35,11 @@ describe('Postfix', () => {
     const { mainCf, masterCf } = postfixLines(await config(''));
     expect(settings(mainCf)).toEqual([
       'enable_long_queue_ids = yes',
+      'smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination',
       'smtpd_recipient_restrictions =',
-      '    permit_mynetworks,',
-      '    permit_sasl_authenticated,',
-      '    reject_unauth_destination,',
+      '    reject_unlisted_recipient,',
       '    check_policy_service { inet:127.0.0.1:10040, timeout=10s, default_action=DUNNO }',
+      'smtpd_end_of_data_restrictions = check_policy_service { inet:127.0.0.1:10040, timeout=10s, default_action=DUNNO }',
       'smtpd_milters = inet:127.0.0.1:8891',
       'non_smtpd_milters = $smtpd_milters',
       'milter_protocol = 6',

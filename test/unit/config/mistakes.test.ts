@@ -44,7 +44,7 @@ async function mistakes(content: string | Uint8Array): Promise<string[]> {
 const ADDRESS = 'expected "host:port" (IPv6 in brackets: "[::1]:25") or "unix:/absolute/path"';
 const DURATION = 'expected a duration such as "250ms", "5s", "10m", "2h" or "30d"';
 const ACTION =
-  'expected one of "ignore", "tag", "junk", "quarantine", "defer", "reject", "discard", or "score N" with a number N';
+  'expected one of "ignore", "tag", "junk", "quarantine", "defer", "reject", "discard", "allow", or "score N" with a number N';
 const MAILBOX = 'expected "user@domain" or "@domain"';
 const KEY = '[[signing.key]]\ndomain = "example.org"\nselector = "mail"\n';
 const KEY_FORM = 'expected a PEM file as opendkim-genkey or "openssl genpkey" makes it';

@@ -9,7 +9,6 @@ import { z } from 'zod';
 import {
   messageCheck,
   type CheckDefinition,
-  type CheckTools,
   type MessageFacts,
 } from '../../../src/checks/check.ts';
 import type { Config } from '../../../src/config/config.ts';
@@ -20,6 +19,7 @@ import type { SpamScan } from '../../../src/mail/spam-scan.ts';
 import type { Daemon } from '../../../src/runtime/daemon.ts';
 import { openListener, type Listener } from '../../../src/runtime/listener.ts';
 import type { Finding } from '../../../src/verdict/finding.ts';
+import { checkTools } from '../../support/checks.ts';
 import { FakeDovecot } from '../../support/players/fake-dovecot.ts';
 import { LmtpTalk } from '../../support/players/lmtp-talk.ts';
 
@@ -146,13 +146,7 @@ export interface TestTools extends LmtpFilterTools {
 
 function testTools(): TestTools {
   const lines: LogLine[] = [];
-  const checks: CheckTools = {
-    clock: { now: () => Date.now(), elapsed: () => performance.now() },
-    resolver: { query: unused },
-    mailAuth: { spf: unused, dkim: unused, dmarc: unused },
-    scanner: null,
-    hostname: HOST,
-  };
+  const checks = checkTools({ hostname: HOST });
   const log = pino(
     { level: 'debug', formatters: { level: (label) => ({ level: label }) } },
     { write: (line: string) => void lines.push(LOG_LINE.parse(JSON.parse(line))) },

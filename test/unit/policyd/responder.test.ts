@@ -2,7 +2,8 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
 import { policydMetrics } from '../../../src/policyd/metrics.ts';
 import { Responder } from '../../../src/policyd/responder.ts';
-import { RECIPIENT_LIMIT, TRACE_DEADLINE_MS } from '../../../src/policyd/transaction.ts';
+import { TRACE_DEADLINE_MS } from '../../../src/policyd/identity.ts';
+import { RECIPIENT_LIMIT } from '../../../src/policyd/transaction.ts';
 import { MEMORY_LIMIT, MESSAGE_AGE_MS, MESSAGE_LIMIT } from '../../../src/policyd/transactions.ts';
 import { actionText } from '../../../src/policyd/wire.ts';
 import type { PolicyAttributes } from '../../support/players/policy-client.ts';

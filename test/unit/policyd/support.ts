@@ -7,12 +7,7 @@ import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { z } from 'zod';
 
-import {
-  mailCheck,
-  type CheckDefinition,
-  type CheckTools,
-  type MailFacts,
-} from '../../../src/checks/check.ts';
+import { mailCheck, type CheckDefinition, type MailFacts } from '../../../src/checks/check.ts';
 import type { Config } from '../../../src/config/config.ts';
 import { loadConfig } from '../../../src/config/load.ts';
 import { policyd, type PolicydTools } from '../../../src/policyd/daemon.ts';
@@ -22,6 +17,7 @@ import type { Decision, Store, TraceKeys } from '../../../src/ports/store.ts';
 import type { Daemon } from '../../../src/runtime/daemon.ts';
 import { openListener, type Listener } from '../../../src/runtime/listener.ts';
 import type { Finding } from '../../../src/verdict/finding.ts';
+import { checkTools } from '../../support/checks.ts';
 import type { Target } from '../../support/players/dial.ts';
 import { policyRequest, type PolicyAttributes } from '../../support/players/policy-client.ts';
 
@@ -99,12 +95,17 @@ export function stubSpf(): StubCheck {
 }
 
 /** `toml` below a site whose host name is mx.olimpus.example. */
-export async function configOf(toml: string, stub: StubCheck): Promise<Config> {
+export function configOf(toml: string, stub: StubCheck): Promise<Config> {
+  return configFor(toml, [stub.definition]);
+}
+
+/** As `configOf`, with any checks. */
+export async function configFor(toml: string, checks: readonly CheckDefinition[]): Promise<Config> {
   const folder = await mkdtemp(join(tmpdir(), 'policyd-test-'));
   try {
     const path = join(folder, 'postern.toml');
     await writeFile(path, `[site]\nhostname = "mx.olimpus.example"\n${toml}`);
-    const result = await loadConfig(path, [stub.definition]);
+    const result = await loadConfig(path, checks);
     if (!result.ok) throw new Error(JSON.stringify(result.problems));
     return result.config;
   } finally {
@@ -155,13 +156,7 @@ export function testTools(): TestTools {
   const lines: LogLine[] = [];
   // Far from 0, which lru-cache takes for "no age".
   const time = { ms: 1_000_000 };
-  const checks: CheckTools = {
-    clock: { now: () => time.ms, elapsed: () => time.ms },
-    resolver: { query: unasked },
-    mailAuth: { spf: unasked, dkim: unasked, dmarc: unasked },
-    scanner: null,
-    hostname: 'mx.olimpus.example',
-  };
+  const checks = checkTools({ clock: { now: () => time.ms, elapsed: () => time.ms } });
   const log = pino(
     { level: 'debug', formatters: { level: (label) => ({ level: label }) } },
     { write: (line: string) => void lines.push(LOG_LINE.parse(JSON.parse(line))) },

@@ -1,4 +1,5 @@
-import { unfold, type HeaderList } from '../mail/header.ts';
+import { parseMailbox, type Address } from './address.ts';
+import { unfold, type HeaderList } from './header.ts';
 
 /** Longer than any From that Postfix hands to a filter (60,000 octets). */
 const FROM_LIMIT = 64 * 1024;
@@ -8,19 +9,25 @@ const FROM_LIMIT = 64 * 1024;
  * read, or addresses in more than one domain. RFC 5322 §3.6.2.
  */
 export function authorDomain(headers: HeaderList): string | null {
+  const addresses = authors(headers);
+  const domain = addresses?.[0]?.domain;
+  return domain !== undefined && addresses?.every((other) => other.domain === domain) === true
+    ? domain
+    : null;
+}
+
+/** All addresses of the one From field. Null when there is none, more than one, or one that can't be read. RFC 5322 §3.6.2. */
+export function authors(headers: HeaderList): readonly Address[] | null {
   const fields = headers.all('From');
   const [from] = fields;
-  if (from === undefined || fields.length > 1) return null;
-  const domains = addressDomains(unfold(from.value));
-  const [domain] = domains ?? [];
-  return domain !== undefined && domains?.every((other) => other === domain) === true ? domain : null;
+  return from === undefined || fields.length > 1 ? null : addressList(unfold(from.value));
 }
 
 /**
- * Domains of all addresses of an address list, groups included (RFC 5322 §3.4, RFC 6854), one per address. Null when the list is not
- * well formed: whom a reader would see then is anybody's guess. One pass over the text.
+ * All addresses of an address list, groups included (RFC 5322 §3.4, RFC 6854). Null when the list is not well formed: whom a reader
+ * would see then is anybody's guess. One pass over the text.
  */
-export function addressDomains(value: string): readonly string[] | null {
+export function addressList(value: string): readonly Address[] | null {
   if (value.length > FROM_LIMIT) return null;
   const reader = new AddressListReader();
   for (let at = 0; at < value.length;) {
@@ -31,11 +38,13 @@ export function addressDomains(value: string): readonly string[] | null {
   return reader.finish();
 }
 
-/** Stands for a quoted string, whose text never matters here. */
-const QUOTED = 'q';
+/** Stands for a quoted string while the list is read; no atom can hold it. */
+const QUOTED = '\0';
 
 class AddressListReader {
-  readonly #domains: string[] = [];
+  readonly #addresses: Address[] = [];
+  /** Quoted strings of the address or phrase that is being read, as they were written. */
+  #quoted: string[] = [];
   /** Outside angle brackets: a phrase, or an address without brackets. White space inside is one space. */
   #bare = '';
   /** Inside angle brackets; null before them. */
@@ -54,8 +63,12 @@ class AddressListReader {
       case ' ':
       case '\t':
         return this.#space(at + 1);
-      case '"':
-        return this.#text(QUOTED, afterQuoted(value, at));
+      case '"': {
+        const end = afterQuoted(value, at);
+        if (end === null) return null;
+        this.#quoted.push(value.slice(at, end));
+        return this.#text(QUOTED, end);
+      }
       case '[': {
         const end = afterLiteral(value, at);
         return end === null ? null : this.#text(value.slice(at, end), end);
@@ -64,6 +77,7 @@ class AddressListReader {
         if (this.#state !== 'bare') return null;
         this.#state = 'angle';
         this.#angle = '';
+        this.#quoted = [];
         return at + 1;
       case '>':
         if (this.#state !== 'angle') return null;
@@ -77,6 +91,7 @@ class AddressListReader {
         if (this.#state !== 'bare' || this.#inGroup || this.#bare === '') return null;
         this.#inGroup = true;
         this.#bare = '';
+        this.#quoted = [];
         return at + 1;
       case ';':
         if (!this.#inGroup || this.#state === 'angle' || !this.#close()) return null;
@@ -90,9 +105,9 @@ class AddressListReader {
     }
   }
 
-  finish(): readonly string[] | null {
+  finish(): readonly Address[] | null {
     if (this.#inGroup || this.#state === 'angle') return null;
-    return this.#close() ? this.#domains : null;
+    return this.#close() ? this.#addresses : null;
   }
 
   #text(text: string, end: number | null): number | null {
@@ -120,14 +135,16 @@ class AddressListReader {
   #close(): boolean {
     const spec = this.#angle === null ? this.#bare : withoutRoute(this.#angle);
     const empty = this.#angle === null && spec === '';
+    const quoted = this.#quoted;
+    this.#quoted = [];
     this.#bare = '';
     this.#angle = null;
     this.#state = 'bare';
     this.#spaced = false;
     if (empty) return true;
-    const domain = specDomain(spec);
-    if (domain === null) return false;
-    this.#domains.push(domain);
+    const address = specAddress(spec, quoted);
+    if (address === null) return false;
+    this.#addresses.push(address);
     return true;
   }
 }
@@ -137,16 +154,24 @@ function withoutRoute(angle: string): string {
   return angle.startsWith('@') ? angle.slice(angle.lastIndexOf(':') + 1) : angle;
 }
 
-/** The domain of `local@domain`; RFC 5322 §4.4 allows white space around the dots and the at sign. */
-function specDomain(spec: string): string | null {
+/**
+ * `local@domain`; RFC 5322 §4.4 allows white space around the dots and the at sign.
+ *
+ * @param quoted the quoted strings, of which the last ones are those of the local part
+ */
+function specAddress(spec: string, quoted: readonly string[]): Address | null {
   const text = spec.replaceAll(/ ?([@.]) ?/g, '$1');
   const at = text.indexOf('@');
   if (at < 1 || at !== text.lastIndexOf('@') || / /.test(text) || /[,:[]/.test(text.slice(0, at)))
     return null;
-  const domain = text.slice(at + 1).toLowerCase();
-  if (/^\[[^[\]]*\]$/.test(domain)) return domain;
+  const domain = text.slice(at + 1);
   const bare = domain.endsWith('.') ? domain.slice(0, -1) : domain;
-  return bare === '' || /[,:[]/.test(bare) ? null : bare;
+  const literal = /^\[[^[\]]*\]$/.test(domain);
+  if (!literal && (bare === '' || bare.includes(QUOTED) || /[,:[]/.test(bare))) return null;
+  const pieces = text.slice(0, at).split(QUOTED);
+  const first = quoted.length - (pieces.length - 1);
+  const local = pieces.map((piece, index) => piece + (quoted[first + index] ?? '')).join('');
+  return parseMailbox(`${local}@${domain}`);
 }
 
 /** RFC 5322 §3.2.2: comments nest. */

@@ -1,0 +1,166 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+import { freePort } from '../test/support/neighbours/ports.ts';
+import type { Load, Loaded } from './policy-load.ts';
+import { Watched } from './server.ts';
+
+const CONNECTIONS = [1, 8, 64, 500];
+/** The longest one measurement may take. */
+const SECONDS = 20;
+const CHECKS = ['access', 'helo', 'ptr', 'mx', 'spf', 'dnsbl', 'sender', 'account', 'greylist', 'quota', 'limits'];
+
+const GREYLIST = '[checks.greylist]\nenabled = true\ndelay = "1s"\nclient_passes = 0\n';
+const LIMITS = ['client', 'sender', 'recipient']
+  .map(
+    (per) =>
+      `[[checks.limits.limit]]\nname = "per-${per}"\nper = ["${per}"]\nof = "messages"\nlimit = 100000000\nperiod = "1h"\ndirection = "both"\n`,
+  )
+  .join('');
+
+/** What policyd is measured with: all checks off but the ones named. */
+export interface Scene {
+  readonly name: string;
+  readonly checks: readonly string[];
+  /** Lines of the configuration. */
+  readonly config: string;
+  readonly newSenders?: boolean;
+  readonly expect: string;
+}
+
+export const SCENES: readonly Scene[] = [
+  { name: 'nothing', checks: [], config: '', expect: 'DUNNO|PREPEND' },
+  { name: 'spf cached', checks: ['spf'], config: '', expect: 'PREPEND Received-SPF: pass|DUNNO' },
+  { name: 'greylist, known', checks: ['greylist'], config: GREYLIST, expect: 'DUNNO' },
+  {
+    name: 'greylist, all new',
+    checks: ['greylist'],
+    config: GREYLIST,
+    newSenders: true,
+    expect: 'DEFER_IF_PERMIT|450',
+  },
+  { name: 'three limits', checks: ['limits'], config: LIMITS, expect: 'DUNNO' },
+  {
+    name: 'all together',
+    checks: ['spf', 'greylist', 'limits'],
+    config: GREYLIST + LIMITS,
+    expect: 'PREPEND|DUNNO',
+  },
+];
+
+export interface Measured {
+  readonly name: string;
+  readonly connections: number;
+  readonly recipients: number;
+  readonly requests: number;
+  readonly perSecond: number;
+  /** Of the server, user and system, all threads. */
+  readonly cpuMicroseconds: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly peakRssMiB: number;
+  /** The load generator had no time left: the server could have done more. */
+  readonly saturated: boolean;
+}
+
+const SATURATED = 0.9;
+let runs = 0;
+
+/** Runs one load in a process of its own. */
+export async function load(options: Omit<Load, 'run'>): Promise<Loaded> {
+  const run = `${(runs += 1).toString(16)}.${Date.now().toString(16)}`;
+  const program = join(import.meta.dirname, 'policy-load.ts');
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    [program, JSON.stringify({ ...options, run } satisfies Load)],
+    { timeout: (options.seconds + 30) * 1000 },
+  );
+  return JSON.parse(stdout);
+}
+
+/** One load with what it cost the server. */
+export async function measure(
+  name: string,
+  options: Omit<Load, 'run'>,
+  server: { cpu(): number; peakMemory(): number },
+): Promise<Measured> {
+  const before = server.cpu();
+  const loaded = await load(options);
+  const spent = server.cpu() - before;
+  return {
+    name,
+    connections: options.connections,
+    recipients: options.recipients,
+    requests: loaded.requests,
+    perSecond: Math.round(loaded.requests / loaded.seconds),
+    cpuMicroseconds: Math.round(spent / loaded.requests),
+    p50Ms: round(loaded.p50Ms),
+    p99Ms: round(loaded.p99Ms),
+    peakRssMiB: server.peakMemory(),
+    saturated: loaded.busy > SATURATED,
+  };
+}
+
+export interface PolicydBench {
+  readonly folder: string;
+  readonly dnsPort: number;
+  /** Requests of one measurement. */
+  readonly requests: number;
+  readonly only: string;
+  readonly profile: string;
+  readonly connections?: readonly number[];
+  readonly told: (measured: Measured) => void;
+}
+
+/** Every scene at every number of connections, first with a recipient a message, then with five. */
+export async function benchPolicyd(bench: PolicydBench): Promise<void> {
+  for (const scene of SCENES) {
+    const name = `policyd, ${scene.name}`;
+    if (!name.includes(bench.only)) continue;
+    const port = await freePort();
+    await using server = await startPolicyd(bench, scene, port);
+    const base = { port, newSenders: scene.newSenders ?? false, expect: scene.expect, seconds: SECONDS };
+    await warm(scene, base);
+    for (const recipients of [1, 5]) {
+      for (const connections of bench.connections ?? CONNECTIONS) {
+        const messages = Math.ceil(Math.max(bench.requests, connections * 10) / recipients);
+        bench.told(await measure(name, { ...base, connections, recipients, messages }, server));
+      }
+    }
+  }
+}
+
+/** Every client, sender and recipient once, a second later again: then greylisting knows them. */
+async function warm(scene: Scene, base: Pick<Load, 'port' | 'newSenders' | 'expect' | 'seconds'>): Promise<void> {
+  const all = { ...base, expect: '', connections: 8, recipients: 1, messages: 3000 };
+  await load(all);
+  if (!scene.checks.includes('greylist') || scene.newSenders === true) return;
+  await load({ ...all, recipients: 5 });
+  await new Promise((resolve) => setTimeout(resolve, 1100));
+  await load({ ...all, recipients: 5 });
+}
+
+async function startPolicyd(bench: PolicydBench, scene: Scene, port: number): Promise<Watched> {
+  const folder = join(bench.folder, scene.name.replaceAll(/\W+/g, '-'));
+  await mkdir(folder, { recursive: true });
+  const config = join(folder, 'postern.toml');
+  const off = CHECKS.filter((check) => !scene.checks.includes(check)).map(
+    (check) => `[checks.${check}]\nenabled = false\n`,
+  );
+  await writeFile(
+    config,
+    `dns.servers = ["127.0.0.1:${bench.dnsPort}"]\nsite.hostname = "mx.example.org"\n` +
+      `state.folder = ${JSON.stringify(join(folder, 'state'))}\npolicyd.listen = "127.0.0.1:${port}"\n` +
+      `spamd.enabled = false\nlog.level = "info"\n${off.join('')}${scene.config}`,
+  );
+  const main = join(import.meta.dirname, '../dist/cli/main.js');
+  const args = ['--enable-source-maps', main, 'run', 'policyd', '--admin', 'none', '--config', config];
+  const profiled = bench.profile === '' ? [] : ['--cpu-prof', '--cpu-prof-dir', bench.profile];
+  return Watched.start([...profiled, ...args], '"msg":"ready"');
+}
+
+function round(ms: number): number {
+  return Number(ms.toFixed(2));
+}

@@ -1,0 +1,117 @@
+import type { Correspondence, GreylistAnswer, GreylistTimes, Triplet } from '../ports/greylist.ts';
+import { bounded, script, type RedisClient } from './redis-client.ts';
+
+/**
+ * KEYS: the triplet, its network, the correspondence that would let it pass. ARGV: delay, window, age, passes.
+ * A triplet is `w` and when it was first seen, or `p` and until when it is known; a network is how many triplets passed and until when that
+ * counts; a correspondence is until when. Answers the kind and up to two numbers.
+ */
+const JUDGE = script(`
+local delay, window, age, passes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local triplet, network, correspondence = unpack(redis.call('MGET', KEYS[1], KEYS[2], KEYS[3]))
+
+local passed, known_until = 0, 0
+if network then
+  passed, known_until = string.match(network, '^(%d+) (%S+)$')
+  passed = tonumber(known_until) > now and tonumber(passed) or 0
+end
+
+local function put(key, text, ttl)
+  redis.call('SET', key, text, 'PX', string.format('%.0f', math.max(1, ttl)))
+end
+
+local function network_passed(times)
+  put(KEYS[2], string.format('%d %.0f', times, now + age), age)
+end
+
+if passes > 0 and passed >= passes then
+  network_passed(passed)
+  return {'client'}
+end
+
+local stage, time = string.match(triplet or '', '^(%a)(%S+)$')
+if stage == 'p' and tonumber(time) > now then
+  put(KEYS[1], string.format('p%.0f', now + age), age)
+  return {'known'}
+end
+if correspondence and tonumber(correspondence) > now then return {'correspondent'} end
+if stage == 'w' then
+  local waited = math.max(0, now - tonumber(time))
+  if waited <= window then
+    if waited < delay then return {'wait', 0, delay - waited} end
+    put(KEYS[1], string.format('p%.0f', now + age), age)
+    if passes > 0 then network_passed(passed + 1) end
+    return {'passed', waited}
+  end
+end
+put(KEYS[1], string.format('w%.0f', now), math.max(window, delay))
+return {'wait', 1, delay}
+`);
+
+/** KEYS: correspondences. ARGV: how long they count. */
+const CORRESPOND = script(`
+local age = tonumber(ARGV[2])
+local text, ttl = string.format('%.0f', now + age), string.format('%.0f', math.max(1, age))
+for i = 1, #KEYS do redis.call('SET', KEYS[i], text, 'PX', ttl) end
+`);
+
+/**
+ * Greylisting. Triplet and network share a slot of a Cluster; the correspondence is on its own, and will be asked for first there.
+ */
+export class RedisGreylist {
+  readonly #client: RedisClient;
+
+  constructor(client: RedisClient) {
+    this.#client = client;
+  }
+
+  async greylist({ network, sender, recipient }: Triplet, times: GreylistTimes): Promise<GreylistAnswer> {
+    const { prefix } = this.#client;
+    const keys = [
+      `${prefix}triplet:{${network}}${pair(sender, recipient)}`,
+      `${prefix}network:{${network}}`,
+      this.#correspondence(recipient, sender),
+    ];
+    const { delayMs, windowMs, ageMs, clientPasses } = times;
+    const answer = await this.#client.run(JUDGE, keys, [
+      `${delayMs}`,
+      `${windowMs}`,
+      `${ageMs}`,
+      `${clientPasses}`,
+    ]);
+    return this.#read(answer);
+  }
+
+  async correspond(pairs: readonly Correspondence[], ageMs: number): Promise<void> {
+    if (pairs.length === 0) return;
+    const keys = pairs.map(({ local, remote }) => this.#correspondence(local, remote));
+    await this.#client.run(CORRESPOND, keys, [`${ageMs}`]);
+  }
+
+  #correspondence(local: string, remote: string): string {
+    return `${this.#client.prefix}wrote:{${pair(local, remote)}}`;
+  }
+
+  #read(answer: unknown): GreylistAnswer {
+    const words: readonly unknown[] = Array.isArray(answer) ? answer : [];
+    const [kind, one, other] = words;
+    switch (kind) {
+      case 'wait':
+        if (typeof one !== 'number' || typeof other !== 'number') break;
+        return { kind, first: one === 1, remainingMs: other };
+      case 'passed':
+        if (typeof one !== 'number') break;
+        return { kind, waitedMs: one };
+      case 'known':
+      case 'client':
+      case 'correspondent':
+        return { kind };
+    }
+    throw this.#client.nonsense();
+  }
+}
+
+/** No address has a line break, so that none flows into the other. */
+function pair(one: string, other: string): string {
+  return bounded(`${one}\n${other}`);
+}

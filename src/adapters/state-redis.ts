@@ -1,0 +1,115 @@
+import type { Sighting, SightingResult, Standing, Tally } from '../ports/accounts.ts';
+import type { Correspondence, GreylistAnswer, GreylistTimes, Triplet } from '../ports/greylist.ts';
+import type { Counter, CounterFilter, Hit, HitResult } from '../ports/limits.ts';
+import type { Claim, ClaimResult, Reservation } from '../ports/quota.ts';
+import type { State } from '../ports/state.ts';
+import { RedisAccounts } from './redis-accounts.ts';
+import { RedisClient, type RedisEvents, type RedisOptions } from './redis-client.ts';
+import { RedisGreylist } from './redis-greylist.ts';
+import { RedisLimits } from './redis-limits.ts';
+import { RedisReservations } from './redis-reservations.ts';
+
+/**
+ * The state in Redis, shared by all hosts. Does not fail when Redis is not there: `events` tell so, calls reject until it is, and it is looked for
+ * until then.
+ */
+export async function openRedisState(
+  options: RedisOptions,
+  events: RedisEvents,
+): Promise<State & AsyncDisposable> {
+  const client = new RedisClient(options, events);
+  await client.start();
+  return new RedisState(client);
+}
+
+class RedisState implements State, AsyncDisposable {
+  readonly #client: RedisClient;
+  readonly #limits: RedisLimits;
+  readonly #greylist: RedisGreylist;
+  readonly #reservations: RedisReservations;
+  readonly #accounts: RedisAccounts;
+
+  constructor(client: RedisClient) {
+    this.#client = client;
+    this.#limits = new RedisLimits(client);
+    this.#greylist = new RedisGreylist(client);
+    this.#reservations = new RedisReservations(client);
+    this.#accounts = new RedisAccounts(client);
+  }
+
+  ping(): Promise<void> {
+    return this.#client.ping();
+  }
+
+  hit(hits: readonly Hit[]): Promise<readonly HitResult[]> {
+    return this.#limits.hit(hits);
+  }
+
+  refund(hits: readonly Hit[]): Promise<void> {
+    return this.#limits.refund(hits);
+  }
+
+  counters(filter: CounterFilter): Promise<readonly Counter[]> {
+    return this.#limits.counters(filter);
+  }
+
+  resetCounters(filter: Pick<CounterFilter, 'limit' | 'key'>): Promise<number> {
+    return this.#limits.resetCounters(filter);
+  }
+
+  greylist(triplet: Triplet, times: GreylistTimes): Promise<GreylistAnswer> {
+    return this.#greylist.greylist(triplet, times);
+  }
+
+  correspond(pairs: readonly Correspondence[], ageMs: number): Promise<void> {
+    return this.#greylist.correspond(pairs, ageMs);
+  }
+
+  reserve(trace: string, claims: readonly Claim[], holdMs: number): Promise<readonly ClaimResult[]> {
+    return this.#reservations.reserve(trace, claims, holdMs);
+  }
+
+  settle(trace: string, mailbox: string | null, lingerMs: number): Promise<void> {
+    return this.#reservations.settle(trace, mailbox, lingerMs);
+  }
+
+  reservations(mailbox: string): Promise<readonly Reservation[]> {
+    return this.#reservations.reservations(mailbox);
+  }
+
+  noteFull(mailbox: string, full: boolean): Promise<number | null> {
+    return this.#reservations.noteFull(mailbox, full);
+  }
+
+  seen(sightings: readonly Sighting[]): Promise<readonly SightingResult[]> {
+    return this.#accounts.seen(sightings);
+  }
+
+  tally(entries: readonly Tally[]): Promise<void> {
+    return this.#accounts.tally(entries);
+  }
+
+  tallies(subject: string, since: number): Promise<readonly Tally[]> {
+    return this.#accounts.tallies(subject, since);
+  }
+
+  standing(login: string): Promise<Standing | null> {
+    return this.#accounts.standing(login);
+  }
+
+  setStanding(standing: Standing): Promise<void> {
+    return this.#accounts.setStanding(standing);
+  }
+
+  raiseStanding(standing: Standing): Promise<boolean> {
+    return this.#accounts.raiseStanding(standing);
+  }
+
+  standings(): Promise<readonly Standing[]> {
+    return this.#accounts.standings();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#client[Symbol.asyncDispose]();
+  }
+}
