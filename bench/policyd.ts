@@ -156,7 +156,7 @@ async function startPolicyd(bench: PolicydBench, scene: Scene, port: number): Pr
       `spamd.enabled = false\nlog.level = "info"\n${off.join('')}${scene.config}`,
   );
   const main = join(import.meta.dirname, '../dist/cli/main.js');
-  const args = ['--enable-source-maps', main, 'run', 'policyd', '--admin', 'none', '--config', config];
+  const args = ['--enable-source-maps', '--max-semi-space-size=4', main, 'run', 'policyd', '--admin', 'none', '--config', config];
   const profiled = bench.profile === '' ? [] : ['--cpu-prof', '--cpu-prof-dir', bench.profile];
   return Watched.start([...profiled, ...args], '"msg":"ready"');
 }

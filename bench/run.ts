@@ -1,5 +1,6 @@
 // `npm run bench`: what one request or message costs each daemon. JSON lines on standard output, a table on standard error.
-//   npm run bench -- [--quick] [--only TEXT] [--profile FOLDER]   (a .cpuprofile of each daemon)
+//   npm run bench -- [--quick] [--only TEXT] [--profile FOLDER] [--peers]
+// --profile: a .cpuprofile of each daemon. --peers: policyd beside Debian's policy servers (Debian 12 and root).
 import { writeFile, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,9 +9,10 @@ import { parseArgs } from 'node:util';
 import { DnsServer } from '../test/support/players/dns-server.ts';
 import { LmtpClient } from '../test/support/players/lmtp-client.ts';
 import { MilterClient, type MilterMail } from '../test/support/players/milter-client.ts';
-import { PolicyClient } from '../test/support/players/policy-client.ts';
 import { freePort } from '../test/support/neighbours/ports.ts';
 import { content, ed25519Pair, rsaPair, sample, signed, type Sample } from './corpus.ts';
+import { benchPeers, comparison } from './peers.ts';
+import { benchPolicyd, type Measured } from './policyd.ts';
 import { Watched } from './server.ts';
 
 const { values: options } = parseArgs({
@@ -18,6 +20,7 @@ const { values: options } = parseArgs({
     quick: { type: 'boolean', default: false },
     only: { type: 'string', default: '' },
     profile: { type: 'string', default: '' },
+    peers: { type: 'boolean', default: false },
   },
 });
 const SCALE = options.quick ? 0.1 : 1;
@@ -53,7 +56,6 @@ const keyFile = async (name: string, pair: typeof rsa): Promise<string> => {
   return path;
 };
 const ports = {
-  policyd: await freePort(),
   milter: await freePort(),
   lmtp: await freePort(),
   sink: await freePort(),
@@ -70,7 +72,6 @@ await writeFile(
 dns.servers = ["127.0.0.1:${dns.port}"]
 site.hostname = "mx.example.org"
 state.folder = ${JSON.stringify(join(folder, 'state'))}
-policyd.listen = "127.0.0.1:${ports.policyd}"
 milter.listen = "127.0.0.1:${ports.milter}"
 lmtp-filter.listen = "127.0.0.1:${ports.lmtp}"
 lmtp-filter.upstream = "127.0.0.1:${ports.sink}"
@@ -86,29 +87,6 @@ selector = "bench"
 file = ${JSON.stringify(await keyFile('ed.pem', ed))}
 `,
 );
-
-function policy(connections: number): Scenario {
-  return {
-    name: 'policyd, SPF cached',
-    connections,
-    count: 40_000,
-    open: async (index) => {
-      const client = await PolicyClient.open({ port: ports.policyd });
-      const one = async (n: number): Promise<void> => {
-        const action = await client.ask({
-          client_address: '192.0.2.9',
-          client_port: String(20_000 + index),
-          helo_name: 'mx.sender.example',
-          sender: 'alice@sender.example',
-          recipient: 'bob@example.org',
-          instance: `${connections}.${index}.${n}`,
-        });
-        if (!action.startsWith('PREPEND Received-SPF: pass')) throw new Error(`unexpected action: ${action}`);
-      };
-      return { one, close: () => client[Symbol.asyncDispose]() };
-    },
-  };
-}
 
 function milter(name: string, mail: Sample, outgoing: boolean, count: number, expect: RegExp): Scenario {
   return {
@@ -220,9 +198,6 @@ const AUTH = /dkim=pass[\s\S]*dmarc=pass/;
 const SIGNED = /^DKIM-Signature:/m;
 
 const scenarios: readonly Scenario[] = [
-  policy(1),
-  policy(8),
-  policy(64),
   milter('milter, verify, 2 KiB', await signed(small, 'sender.example', rsa), false, 6000, AUTH),
   milter('milter, verify, 50 KiB', await signed(medium, 'sender.example', rsa), false, 2000, AUTH),
   milter('milter, verify, 5 MiB', await signed(large, 'sender.example', rsa), false, 48, AUTH),
@@ -235,12 +210,25 @@ const scenarios: readonly Scenario[] = [
   lmtp('lmtp-filter, 5 MiB', large, 48),
 ];
 
+/** Requests of one measurement of a policy server. */
+const REQUESTS = 20_000 * SCALE;
+const policies: Measured[] = [];
+const told = (measured: Measured): void => {
+  console.log(JSON.stringify(measured));
+  policies.push(measured);
+};
+
 try {
+  const only = options.only;
+  await benchPolicyd({ folder, dnsPort: dns.port, requests: REQUESTS, only, profile: options.profile, told });
+  if (options.peers) await benchPeers({ dnsPort: dns.port, requests: REQUESTS, told });
+  if (policies.length > 0) printPolicies(policies);
+
   const results: Result[] = [];
   await using cleanup = new AsyncDisposableStack();
   cleanup.use(await Watched.start([join(import.meta.dirname, 'sink.ts'), String(ports.sink)], 'ready'));
   // A server for each daemon, so that the peak of memory is that daemon's own.
-  for (const daemon of ['policyd', 'milter', 'lmtp-filter']) {
+  for (const daemon of options.peers ? [] : ['milter', 'lmtp-filter']) {
     const mine = scenarios.filter(({ name }) => name.startsWith(daemon) && name.includes(options.only));
     if (mine.length === 0) continue;
     const main = join(import.meta.dirname, '../dist/cli/main.js');
@@ -262,6 +250,7 @@ try {
       results.push(result);
     }
   }
+  if (results.length === 0) process.exit();
   console.error(
     '\n| scenario | connections | count | per second | CPU µs | p50 ms | p99 ms | peak RSS MiB |',
   );
@@ -273,4 +262,18 @@ try {
   }
 } finally {
   await rm(folder, { recursive: true, force: true });
+}
+
+function printPolicies(measured: readonly Measured[]): void {
+  console.error(
+    '\n| policy server | recipients | connections | requests | per second | CPU µs | p50 ms | p99 ms | peak RSS MiB |',
+  );
+  console.error('|---|--:|--:|--:|--:|--:|--:|--:|--:|');
+  for (const r of measured) {
+    console.error(
+      `| ${r.name} | ${r.recipients} | ${r.connections} | ${r.requests} | ${r.perSecond}${r.saturated ? ' (load generator saturated)' : ''} ` +
+        `| ${r.cpuMicroseconds} | ${r.p50Ms} | ${r.p99Ms} | ${r.peakRssMiB} |`,
+    );
+  }
+  if (options.peers) console.error(`\n${comparison(measured)}`);
 }

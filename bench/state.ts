@@ -30,6 +30,7 @@ let serial = 0;
 const state = await openSqliteState(folder, clock);
 
 try {
+  print('new', await sizes());
   await everyday(state);
   await million('greylist triplets', (n) => state.greylist(tripletOf(n), TIMES));
   await lookUps('triplet that waits', (n) => state.greylist(tripletOf(n), TIMES));
@@ -39,6 +40,7 @@ try {
   await expiry();
 } finally {
   await state[Symbol.asyncDispose]();
+  print('after the end', `file ${mib((await stat(join(folder, 'state.sqlite'))).size)}`);
   await rm(folder, { recursive: true });
 }
 

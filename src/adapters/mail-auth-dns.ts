@@ -42,7 +42,7 @@ const TYPES: ReadonlySet<string> = new Set<RecordType>([
  * The DNS questions of one evaluation: at most `limit`. What can't be answered before `signal` aborts counts as a timeout, which makes a
  * temperror of it.
  */
-export class Questions {
+class Questions {
   readonly #resolver: Resolver;
   readonly #limit: number;
   readonly #signal: AbortSignal;

@@ -84,7 +84,7 @@ export const blockList = z.strictObject({
     .meta({
       title: 'name',
       examples: ['dbltest.com'],
-      defaultText: '`2.0.0.127` (IPv6: of ::ffff:127.0.0.2) or `test`',
+      defaultText: '"2.0.0.127" (IPv6: that of ::ffff:127.0.0.2) or "test"',
     }),
   test_unlisted: z
     .string(LABELS_FORM)
@@ -94,7 +94,7 @@ export const blockList = z.strictObject({
     .meta({
       title: 'name',
       examples: ['example.com'],
-      defaultText: '`1.0.0.127` (IPv6: of ::ffff:127.0.0.1) or `invalid`',
+      defaultText: '"1.0.0.127" (IPv6: that of ::ffff:127.0.0.1) or "invalid"',
     }),
 });
 

@@ -60,7 +60,7 @@ async function openDoveadm(config: Config): Promise<Doveadm | null> {
   const { doveadm, api_key_file, timeout, max_connections } = config.file.dovecot;
   if (doveadm === undefined) return null;
   if (api_key_file === undefined) throw new Error('dovecot.doveadm needs dovecot.api_key_file');
-  const apiKey = await secretOf(config, api_key_file, 'dovecot.api_key_file');
+  const apiKey = await secretOf(config, api_key_file, 'refused', 'dovecot.api_key_file');
   return new Doveadm({ address: doveadm, apiKey, timeoutMs: timeout, maxConcurrent: max_connections });
 }
 
@@ -70,7 +70,7 @@ async function openRedis(config: Config, log: Log): Promise<RedisClient | null> 
   const password =
     password_file === undefined
       ? null
-      : await secretOf(config, password_file, 'dovecot.quota_clone.password_file');
+      : await secretOf(config, password_file, 'allowed', 'dovecot.quota_clone.password_file');
   const client = new RedisClient(
     { address, username: null, password, database, tls: null, prefix: '', timeoutMs: timeout },
     {
@@ -83,8 +83,14 @@ async function openRedis(config: Config, log: Log): Promise<RedisClient | null> 
 }
 
 /** @throws {Error} with the key of the configuration */
-async function secretOf({ path }: Config, name: string, key: string): Promise<string> {
-  const reading = await readSecret(resolve(path === null ? process.cwd() : dirname(path), name));
+async function secretOf(
+  { path }: Config,
+  name: string,
+  lineEnd: 'allowed' | 'refused',
+  key: string,
+): Promise<string> {
+  const folder = path === null ? process.cwd() : dirname(path);
+  const reading = await readSecret(resolve(folder, name), lineEnd);
   if (!reading.ok) throw new Error(`${key}: ${reading.wrong}`);
   return reading.secret;
 }

@@ -45,22 +45,21 @@ function cloneLines(config: Config, address: SocketAddress): string[] {
 
 function doveadmLines(config: Config, address: SocketAddress): string[] {
   const { api_key_file: keyFile } = config.file.dovecot;
+  const key = keyFile === undefined ? null : shownPath(config, keyFile);
   return [
     '# doveadm over HTTP: dovecot.doveadm. Who has the key may do anything with all mailboxes.',
     'service doveadm {',
     ...(address.kind === 'unix'
-      ? [
-          `  unix_listener ${address.path} {`,
-          '    type = http',
-          '    mode = 0600',
-          '    user = postern',
-          '  }',
-        ]
+      ? ['  # Dovecot 2.3 takes HTTP over TCP only. In 2.4 this becomes: unix_listener PATH { type = http }']
       : ['  inet_listener http {', `    address = ${address.host}`, `    port = ${address.port}`, '  }']),
     '}',
-    ...(keyFile === undefined
+    ...(key === null
       ? ['# dovecot.api_key_file names no file yet.']
-      : [`doveadm_api_key = <${shownPath(config, keyFile)}`]),
+      : [
+          '# The file of dovecot.api_key_file, without a line end, which would be a part of the key. To make it, as root:',
+          `#   (umask 077; printf '%s' "$(openssl rand -hex 32)" > ${key}); chown postern ${key}`,
+          `doveadm_api_key = <${key}`,
+        ]),
     '',
   ];
 }

@@ -125,6 +125,7 @@ export class ConsistencyCheck {
     this.#sockets(file);
     this.#keys(file);
     this.#times(file);
+    this.#dovecot(file);
     this.#needs(file);
     this.#logins(file);
     for (const daemon of ['milter', 'lmtp-filter'] as const) {
@@ -274,6 +275,19 @@ export class ConsistencyCheck {
         this.#say(key, 'value', wrong, 'expected logins.api_key_file, or a unix socket');
     }
     this.notes.push(...loginNotes(logins));
+  }
+
+  #dovecot({ dovecot, directory }: ConfigFile): void {
+    if (dovecot.doveadm !== undefined && dovecot.api_key_file === undefined) {
+      const wrong = 'doveadm can not be asked without its key';
+      this.#say(['dovecot', 'doveadm'], 'value', wrong, 'add api_key_file = "…" to [dovecot]');
+    }
+    const asked = dovecot.doveadm !== undefined || dovecot.quota_clone.address !== undefined;
+    if (asked && directory.mailbox_domains.length === 0 && directory.mailboxes.length === 0) {
+      this.notes.push(
+        '[dovecot] says whom to ask about quotas, and [directory] names no mailboxes to ask about: set directory.mailbox_domains',
+      );
+    }
   }
 
   #needs(file: ConfigFile): void {

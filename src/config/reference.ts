@@ -91,13 +91,19 @@ function exampleKey(name: string, info: KeyInfo): string[] {
 /** The rules of [rules] and [unavailable], with what they are when nothing is said. */
 function exampleRules(name: string, checks: readonly CheckDefinition[]): string[] {
   const lines: string[] = [];
+  const told = new Set<string>();
   for (const check of checks) {
-    if (name === 'unavailable') {
+    if (name === 'unavailable' || name.endsWith('.unavailable')) {
       lines.push(`#${check.name} = ${tomlValue(check.unavailable)}`);
+      if (name !== 'unavailable') return lines;
       continue;
     }
+    // A check that goes on with another's work may find the same.
+    const codes = Object.entries(check.codes).filter(([code]) => !told.has(code));
+    if (codes.length === 0) continue;
     lines.push('');
-    for (const [code, { meaning, action }] of Object.entries(check.codes)) {
+    for (const [code, { meaning, action }] of codes) {
+      told.add(code);
       lines.push(...comment(meaning), `#${code} = ${tomlValue(action)}`);
     }
     if (name !== 'rules') return lines; // one check is example enough for a table that only holds exceptions

@@ -8,8 +8,13 @@ export type SecretReading =
 
 const LONGEST = 1024;
 
-/** Reads a secret: one line, whose end does not belong to it. */
-export async function readSecret(path: string): Promise<SecretReading> {
+/**
+ * Reads a secret of one line.
+ *
+ * @param lineEnd whether the file may end with one; it does not belong to the secret. Dovecot takes it for a part (`setting = <file`), so that a file
+ * shared with it must have none.
+ */
+export async function readSecret(path: string, lineEnd: 'allowed' | 'refused'): Promise<SecretReading> {
   const reading = await readSmallFile(path, LONGEST);
   if (!reading.ok) return { ok: false, wrong: `${shown(path)} can't be used: ${reading.detail}` };
   const mode = reading.stat.mode & 0o777;
@@ -17,7 +22,12 @@ export async function readSecret(path: string): Promise<SecretReading> {
     const who = (mode & 0o007) === 0 ? 'its group' : 'everybody';
     return { ok: false, wrong: `${shown(path)} is open to ${who} (mode 0${mode.toString(8)}): chmod 600` };
   }
-  const secret = reading.octets.toString('utf8').replace(/\r?\n$/, '');
+  const text = reading.octets.toString('utf8');
+  if (lineEnd === 'refused' && text.endsWith('\n')) {
+    const wrong = `${shown(path)} ends with a line end, which Dovecot takes for a part of the key: write it with printf, not echo`;
+    return { ok: false, wrong };
+  }
+  const secret = text.replace(/\r?\n$/, '');
   if (secret === '' || /\p{Cc}/u.test(secret)) {
     return { ok: false, wrong: `${shown(path)} does not hold one line of text` };
   }

@@ -62,6 +62,7 @@ describe('examples/postern.toml', () => {
     const { privateKey } = generateKeyPairSync('ed25519');
     const pem = privateKey.export({ type: 'pkcs8', format: 'pem' });
     await writeFile(join(folder, 'mail.private'), pem, { mode: 0o600 });
+    await writeFile(join(folder, 'webhook.header'), 'Authorization: Bearer x\n', { mode: 0o600 });
   });
 
   afterAll(() => rm(folder, { recursive: true }));

@@ -27,6 +27,18 @@ function hours(...recipients: number[]): readonly Tally[] {
   }));
 }
 
+function facts(recipient: string, address = '192.0.2.9'): RcptFacts {
+  return {
+    client: client({ login: 'Zeus@olimpus.example', address }),
+    direction: 'out',
+    sender: { kind: 'address', address: parseMailbox('zeus@olimpus.example') },
+    recipient: parseMailbox(recipient),
+    size: null,
+    identity: { trace: 'a' },
+    accepted: [],
+  };
+}
+
 describe('the baseline', () => {
   test('is the busiest ordinary hour; one hour in twenty may be busier', () => {
     const many = hours(...Array.from({ length: 19 }, () => 4), 400);
@@ -83,15 +95,6 @@ describe('the check', () => {
   const clock = (): { now(): number; elapsed(): number } => ({ now: () => now, elapsed: () => now });
   const tools = (): ReturnType<typeof checkTools> =>
     checkTools({ state, clock: clock(), notifier: { notify: (notice) => void notices.push(notice) } });
-  const facts = (recipient: string, address = '192.0.2.9'): RcptFacts => ({
-    client: client({ login: 'Zeus@olimpus.example', address }),
-    direction: 'out',
-    sender: { kind: 'address', address: parseMailbox('zeus@olimpus.example') },
-    recipient: parseMailbox(recipient),
-    size: null,
-    identity: { trace: 'a' },
-    accepted: [],
-  });
   const send = async (options: object, recipient: string, address?: string): Promise<readonly string[]> => {
     const check = accountCheck.bind(options, 1000);
     if (check.stage !== 'admission') throw new Error('not an admission check');

@@ -80,7 +80,7 @@ const A = { name: 'one', zone: 'one.example' };
 const B = { name: 'two', zone: 'two.example' };
 const WELCOME = { name: 'good', zone: 'good.example', weight: -2 };
 
-function zone(entries: Readonly<Record<string, ZoneEntry>>): Zone {
+function served(entries: Readonly<Record<string, ZoneEntry>>): Zone {
   return new Zone(entries);
 }
 
@@ -90,7 +90,7 @@ const IN_GOOD = '66.2.0.192.good.example';
 
 describe('dnsbl: the sum of all lists', () => {
   test('without a list nothing is asked, and at once', () => {
-    const resolver = zone({});
+    const resolver = served({});
     expect(run({ options: {}, resolver })).toEqual([]);
     expect(resolver.asked).toEqual([]);
   });
@@ -103,7 +103,7 @@ describe('dnsbl: the sum of all lists', () => {
     [{ reject: 2, greylist: 1.001 }, 'dnsbl.listed', `${BAD} on one (127.0.0.2: 1); 1 point`],
   ])('%j: %s', async (thresholds, code, detail) => {
     const options = { ...thresholds, list: [A] };
-    const found = await run({ options, resolver: zone({ [IN_ONE]: { A: ['127.0.0.2'] } }) });
+    const found = await run({ options, resolver: served({ [IN_ONE]: { A: ['127.0.0.2'] } }) });
     expect(found).toEqual([{ code, detail }]);
   });
 
@@ -114,9 +114,9 @@ describe('dnsbl: the sum of all lists', () => {
       [IN_GOOD]: { A: ['127.0.9.1'] },
     };
     const two = { ...B, weight: 1.7 };
-    const both = await run({ options: { reject: 2.7, list: [A, two] }, resolver: zone(listed) });
+    const both = await run({ options: { reject: 2.7, list: [A, two] }, resolver: served(listed) });
     expect(both).toMatchObject([{ code: 'dnsbl.reject' }]);
-    const three = await run({ options: { reject: 2.7, list: [A, two, WELCOME] }, resolver: zone(listed) });
+    const three = await run({ options: { reject: 2.7, list: [A, two, WELCOME] }, resolver: served(listed) });
     expect(three).toEqual([
       {
         code: 'dnsbl.listed',
@@ -131,12 +131,12 @@ describe('dnsbl: the sum of all lists', () => {
     [false, []],
   ])('a welcome list alone, with welcome at %s', async (welcome, expected) => {
     const options = { welcome, list: [WELCOME] };
-    expect(await run({ options, resolver: zone({ [IN_GOOD]: { A: ['127.0.9.1'] } }) })).toEqual(expected);
+    expect(await run({ options, resolver: served({ [IN_GOOD]: { A: ['127.0.9.1'] } }) })).toEqual(expected);
   });
 
   test('a client that is on no list', async () => {
     const health = new Health();
-    expect(await run({ options: { list: [A, B] }, resolver: zone({}), health })).toEqual([]);
+    expect(await run({ options: { list: [A, B] }, resolver: served({}), health })).toEqual([]);
     expect(health.answers).toEqual([
       ['one', 'unlisted'],
       ['two', 'unlisted'],
@@ -154,7 +154,7 @@ describe('dnsbl: answers', () => {
     [['127.0.0.4', '127.0.0.4', '127.0.0.4', '127.0.0.4', '127.0.0.4'], 'dnsbl.listed', 1],
   ])('%j', async (answers, code, points) => {
     const options = { reject: 5, list: [{ ...A, codes }] };
-    const [found] = await run({ options, resolver: zone({ [IN_ONE]: { A: answers } }) });
+    const [found] = await run({ options, resolver: served({ [IN_ONE]: { A: answers } }) });
     expect(found?.code).toBe(code);
     expect(found?.detail).toContain(`; ${points} point`);
   });
@@ -162,7 +162,7 @@ describe('dnsbl: answers', () => {
   test('one that is not among the codes is not counted', async () => {
     const health = new Health();
     const options = { list: [{ ...A, codes }] };
-    expect(await run({ options, resolver: zone({ [IN_ONE]: { A: ['127.0.0.9'] } }), health })).toEqual([]);
+    expect(await run({ options, resolver: served({ [IN_ONE]: { A: ['127.0.0.9'] } }), health })).toEqual([]);
     expect(health.answers).toEqual([['one', 'uncounted']]);
   });
 
@@ -173,7 +173,7 @@ describe('dnsbl: answers', () => {
     ['203.0.113.7', 'broken', 'one answers 203.0.113.7'],
   ])('%s never counts as being listed, not even beside a listing', async (answer, result, detail) => {
     const health = new Health();
-    const resolver = zone({ [IN_ONE]: { A: ['127.0.0.2', answer] } });
+    const resolver = served({ [IN_ONE]: { A: ['127.0.0.2', answer] } });
     const found = await run({ options: { list: [A] }, resolver, health });
     expect(found).toEqual([{ code: 'dnsbl.unavailable-list', detail }]);
     expect(health.answers).toEqual([['one', result]]);
@@ -181,7 +181,7 @@ describe('dnsbl: answers', () => {
 
   test('one list that fails does not silence the others', async () => {
     const health = new Health();
-    const resolver = zone({ [IN_ONE]: 'servfail', [IN_TWO]: { A: ['127.0.0.2'] } });
+    const resolver = served({ [IN_ONE]: 'servfail', [IN_TWO]: { A: ['127.0.0.2'] } });
     const found = await run({ options: { list: [A, B] }, resolver, health });
     expect(found).toEqual([
       { code: 'dnsbl.reject', detail: `${BAD} on two (127.0.0.2: 1); 1 point` },
@@ -192,7 +192,7 @@ describe('dnsbl: answers', () => {
 
   test('one that is silent costs no more than the deadline, and the others count', async () => {
     const health = new Health();
-    const resolver = zone({ [IN_ONE]: 'never', [IN_TWO]: { A: ['127.0.0.2'] } });
+    const resolver = served({ [IN_ONE]: 'never', [IN_TWO]: { A: ['127.0.0.2'] } });
     const found = await run({ options: { list: [A, B] }, resolver, health, deadlineMs: 200 });
     expect(found).toEqual([
       { code: 'dnsbl.reject', detail: `${BAD} on two (127.0.0.2: 1); 1 point` },
@@ -203,7 +203,7 @@ describe('dnsbl: answers', () => {
 
   test('a list that is not in order is not asked', async () => {
     const health = new Health('one');
-    const resolver = zone({ [IN_ONE]: { A: ['127.0.0.2'] } });
+    const resolver = served({ [IN_ONE]: { A: ['127.0.0.2'] } });
     const found = await run({ options: { list: [A] }, resolver, health });
     expect(found).toEqual([{ code: 'dnsbl.unavailable-list', detail: 'one is not in order' }]);
     expect(resolver.asked).toEqual([]);
@@ -212,7 +212,11 @@ describe('dnsbl: answers', () => {
 
   test('a message that is given up has no findings', async () => {
     const gone = new AbortController();
-    const found = run({ options: { list: [A] }, resolver: zone({ [IN_ONE]: 'never' }), signal: gone.signal });
+    const found = run({
+      options: { list: [A] },
+      resolver: served({ [IN_ONE]: 'never' }),
+      signal: gone.signal,
+    });
     gone.abort(new Error('gone'));
     await expect(found).rejects.toThrow('gone');
   });
@@ -222,7 +226,7 @@ describe('dnsbl: subjects', () => {
   const list = { ...A, subjects: ['helo', 'sender', 'ptr'] };
 
   test('each name is asked for once, and the list counts once', async () => {
-    const resolver = zone({ 'bad.example.one.example': { A: ['127.0.1.2'] } });
+    const resolver = served({ 'bad.example.one.example': { A: ['127.0.1.2'] } });
     const found = await run({
       options: { reject: 2, list: [list] },
       resolver,
@@ -235,7 +239,7 @@ describe('dnsbl: subjects', () => {
 
   test('several names on one list: the weightiest counts', async () => {
     const weighed = { ...list, codes: ['127.0.1.2 0.5', '127.0.1.3 3'] };
-    const resolver = zone({
+    const resolver = served({
       'a.example.one.example': { A: ['127.0.1.2'] },
       'b.example.one.example': { A: ['127.0.1.3'] },
     });
@@ -249,7 +253,7 @@ describe('dnsbl: subjects', () => {
   });
 
   test('nothing to ask about: at once, and nothing', () => {
-    const resolver = zone({});
+    const resolver = served({});
     const found = run({
       options: { list: [list] },
       resolver,
@@ -273,7 +277,7 @@ describe('dnsbl: reasons', () => {
   const reason = 'see https://one.example/192.0.2.66';
 
   test('of the lists that list it, for the record and the refusal', async () => {
-    const resolver = zone({ [IN_ONE]: { A: ['127.0.0.2'], TXT: [reason, 'another'] } });
+    const resolver = served({ [IN_ONE]: { A: ['127.0.0.2'], TXT: [reason, 'another'] } });
     const found = await run({ options: { reasons: true, list: [A, B] }, resolver });
     expect(found).toEqual([
       {
@@ -286,30 +290,30 @@ describe('dnsbl: reasons', () => {
   });
 
   test('are not asked for where nobody wants them', async () => {
-    const resolver = zone({ [IN_ONE]: { A: ['127.0.0.2'], TXT: [reason] } });
+    const resolver = served({ [IN_ONE]: { A: ['127.0.0.2'], TXT: [reason] } });
     const [found] = await run({ options: { list: [A] }, resolver });
     expect(found?.detail).toBe(`${BAD} on one (127.0.0.2: 1); 1 point`);
     expect(resolver.asked).toEqual([`A ${IN_ONE}`]);
   });
 
   test('are printable and short', async () => {
-    const resolver = zone({ [IN_ONE]: { A: ['127.0.0.2'], TXT: [`\r\nEvil: ${'x'.repeat(1000)}`] } });
+    const resolver = served({ [IN_ONE]: { A: ['127.0.0.2'], TXT: [`\r\nEvil: ${'x'.repeat(1000)}`] } });
     const [found] = await run({ options: { reasons: true, list: [A] }, resolver });
     expect(found?.explanation?.text).toMatch(/^\?\?Evil: x+\.\.\.$/);
     expect(found?.explanation?.text).toHaveLength(200);
   });
 });
 
-describe('dnsbl: configuration', () => {
-  function problems(...list: readonly unknown[]): string[] {
-    try {
-      dnsblCheck.bind({ list }, DEADLINE_MS);
-      return [];
-    } catch (error) {
-      return error instanceof Error ? [error.message] : ['?'];
-    }
+function problems(...list: readonly unknown[]): string[] {
+  try {
+    dnsblCheck.bind({ list }, DEADLINE_MS);
+    return [];
+  } catch (error) {
+    return error instanceof Error ? [error.message] : ['?'];
   }
+}
 
+describe('dnsbl: configuration', () => {
   test.each([
     [[A, { ...B, name: 'one' }], 'a name of its own'],
     [[{ ...A, subjects: ['client', 'sender'] }], 'either addresses or domains'],

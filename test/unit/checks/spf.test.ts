@@ -35,6 +35,17 @@ function saying(
   });
 }
 
+function run(tools: ReturnType<typeof toolsWith>): unknown {
+  const check = spfCheck.bind({}, 5000);
+  if (check.stage !== 'mail') throw new Error('another stage');
+  return check.run({
+    facts: messageFacts(),
+    tools,
+    prior: new Map(),
+    signal: new AbortController().signal,
+  });
+}
+
 describe('spf', () => {
   test('HELO, then the sender, each with its result for Authentication-Results', async () => {
     const asked: SpfQuery[] = [];
@@ -126,16 +137,6 @@ describe('spf', () => {
 
   test('results that are known are told without a promise; one that is not makes it one', async () => {
     const known: SpfResult = { result: 'pass', domain: 'd.example', detail: 'yes', explanation: null };
-    const run = (tools: ReturnType<typeof toolsWith>): unknown => {
-      const check = spfCheck.bind({}, 5000);
-      if (check.stage !== 'mail') throw new Error('another stage');
-      return check.run({
-        facts: messageFacts(),
-        tools,
-        prior: new Map(),
-        signal: new AbortController().signal,
-      });
-    };
     expect(run(toolsWith({ spf: () => known }))).toMatchObject([
       { code: 'spf.helo-pass' },
       { code: 'spf.pass' },

@@ -400,6 +400,6 @@ test('whatever is done to a file, the answer is a configuration or problems with
         expect(position.column).toBeLessThanOrEqual((lines[position.line - 1] ?? '').length + 2);
       }
     }),
-    { numRuns: 100 },
+    { numRuns: 30 },
   );
 });

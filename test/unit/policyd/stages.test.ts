@@ -26,6 +26,10 @@ interface Journal {
 
 const CODE = { meaning: 'x', action: 'ignore' } as const;
 
+function mentions(word: string, { recipient }: RcptFacts): readonly Finding[] {
+  return recipient.local.includes(word) ? [{ code: `${word}.found`, detail: recipient.raw }] : [];
+}
+
 function site(journal: Journal): readonly CheckDefinition[] {
   const common = {
     summary: 'x',
@@ -34,8 +38,6 @@ function site(journal: Journal): readonly CheckDefinition[] {
     unavailable: 'defer' as const,
     deadline: '1s',
   };
-  const mentions = (word: string, { recipient }: RcptFacts): readonly Finding[] =>
-    recipient.local.includes(word) ? [{ code: `${word}.found`, detail: recipient.raw }] : [];
   return [
     rcptCheck({
       ...common,

@@ -69,18 +69,21 @@ describe('a refusal with the words of a domain', () => {
   });
 });
 
+function welcoming(mode: Rule['mode']): Readonly<Record<string, Rule>> {
+  return {
+    'spf.fail': REJECT,
+    'dnsbl.welcome': { action: { kind: 'allow' }, mode },
+  };
+}
+
 describe('allow', () => {
   const fail = found('spf', { code: 'spf.fail', detail: '' });
   const welcome = found('dnsbl', { code: 'dnsbl.welcome', detail: '' });
-  const entries = (mode: Rule['mode']): Readonly<Record<string, Rule>> => ({
-    'spf.fail': REJECT,
-    'dnsbl.welcome': { action: { kind: 'allow' }, mode },
-  });
 
   test('of a welcome list sets aside what other waivable checks found, and its own', () => {
     const waivable = ['spf', 'dnsbl'];
-    expect(decide([fail, welcome], rules(entries('enforce'), waivable)).kind).toBe('accept');
-    expect(decide([fail, welcome], rules(entries('shadow'), waivable)).kind).toBe('reject');
-    expect(decide([fail, welcome], rules(entries('enforce'), ['dnsbl'])).kind).toBe('reject');
+    expect(decide([fail, welcome], rules(welcoming('enforce'), waivable)).kind).toBe('accept');
+    expect(decide([fail, welcome], rules(welcoming('shadow'), waivable)).kind).toBe('reject');
+    expect(decide([fail, welcome], rules(welcoming('enforce'), ['dnsbl'])).kind).toBe('reject');
   });
 });
