@@ -189,6 +189,8 @@ class WindowByHand {
     const [first] = hits;
     if (first === undefined) {
       this.#start = null;
+      // Those of before must not give the next period its begin.
+      this.hits.length = 0;
       return 0;
     }
     this.#start ??= first.time;
