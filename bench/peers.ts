@@ -47,7 +47,9 @@ export interface PeersBench {
 
 /** Installs, starts, measures and ends one after the other. Needs Debian and root. */
 export async function benchPeers(bench: PeersBench): Promise<void> {
-  execFileSync('bash', [join(import.meta.dirname, '../scripts/debian.sh'), ...PACKAGES], { stdio: 'inherit' });
+  execFileSync('bash', [join(import.meta.dirname, '../scripts/debian.sh'), ...PACKAGES], {
+    stdio: 'inherit',
+  });
   await using dns = await startDnsForwarder(bench.dnsPort);
   for (const peer of PEERS) {
     await using folder = await privateFolder(peer.name);
@@ -104,14 +106,22 @@ function postfwd(name: 'postfwd1' | 'postfwd2'): Peer {
       // Goes to the background by itself, in a session of its own.
       const args = ['--daemon', '-f', rules, '-i', '127.0.0.1', '-p', String(port), '--norulelog'];
       const cache = name === 'postfwd2' ? ['--cache_socket', `tcp:127.0.0.1:${await freePort()}`] : [];
-      execFileSync(`/usr/sbin/${name}`, [...args, ...cache, '--user=root', '--group=root', '--pidfile', pidFile], {
-        stdio: 'ignore',
-        timeout: UP_MS,
-      });
+      execFileSync(
+        `/usr/sbin/${name}`,
+        [...args, ...cache, '--user=root', '--group=root', '--pidfile', pidFile],
+        {
+          stdio: 'ignore',
+          timeout: UP_MS,
+        },
+      );
       const pid = Number(await eventually(async () => (await readFile(pidFile, 'utf8')).trim() || null));
       return { pid, stop: () => endTree(pid) };
     },
   };
+}
+
+function postgreyId(flag: '-u' | '-g'): number {
+  return Number(execFileSync('id', [flag, 'postgrey'], { encoding: 'utf8' }));
 }
 
 function postgrey(): Peer {
@@ -120,8 +130,7 @@ function postgrey(): Peer {
     beside: 'greylist, known',
     most: 64,
     async start(port, folder) {
-      const id = (flag: string): number => Number(execFileSync('id', [flag, 'postgrey'], { encoding: 'utf8' }));
-      await chown(folder.path, id('-u'), id('-g'));
+      await chown(folder.path, postgreyId('-u'), postgreyId('-g'));
       const started = startProcess('/usr/sbin/postgrey', [
         `--inet=127.0.0.1:${port}`,
         `--dbdir=${folder.path}`,

@@ -2,30 +2,36 @@
 //   node bench/policy-load.ts '{"port": 10040, …}'     prints one line of JSON
 import { connect, type Socket } from 'node:net';
 
-export interface Load {
-  readonly port: number;
-  readonly connections: number;
-  /** Messages in all. */
-  readonly messages: number;
-  readonly recipients: number;
-  /** Sets apart what one run calls its messages. */
-  readonly run: string;
-  /** Every message from a sender of its own. */
-  readonly newSenders: boolean;
-  /** What each answer has to begin with; a regular expression. */
-  readonly expect: string;
-  /** Ends earlier. */
-  readonly seconds: number;
-}
+import { z } from 'zod';
 
-export interface Loaded {
-  readonly requests: number;
-  readonly seconds: number;
-  readonly p50Ms: number;
-  readonly p99Ms: number;
+const loadOptions = z.object({
+  port: z.number(),
+  connections: z.number(),
+  /** Messages in all. */
+  messages: z.number(),
+  recipients: z.number(),
+  /** Sets apart what one run calls its messages. */
+  run: z.string(),
+  /** Every message from a sender of its own. */
+  newSenders: z.boolean(),
+  /** What each answer has to begin with; a regular expression. */
+  expect: z.string(),
+  /** Ends earlier. */
+  seconds: z.number(),
+});
+
+export type Load = Readonly<z.output<typeof loadOptions>>;
+
+export const loaded = z.object({
+  requests: z.number(),
+  seconds: z.number(),
+  p50Ms: z.number(),
+  p99Ms: z.number(),
   /** Share of the time that this process was at work: near 1, it was the bottleneck. */
-  readonly busy: number;
-}
+  busy: z.number(),
+});
+
+export type Loaded = Readonly<z.output<typeof loaded>>;
 
 const CLIENTS = 250;
 const SENDERS = 1000;
@@ -141,14 +147,14 @@ class Run {
     const { user, system } = process.cpuUsage(this.#cpu);
     const times = this.#times.subarray(0, this.#done).toSorted();
     const at = (share: number): number => times[Math.floor((times.length - 1) * share)] ?? 0;
-    const loaded: Loaded = {
+    const result: Loaded = {
       requests: this.#done,
       seconds,
       p50Ms: at(0.5),
       p99Ms: at(0.99),
       busy: (user + system) / 1_000_000 / seconds,
     };
-    console.log(JSON.stringify(loaded));
+    console.log(JSON.stringify(result));
   }
 }
 
@@ -159,6 +165,5 @@ function fail(error: Error): never {
 
 const [argument] = process.argv.slice(2);
 if (import.meta.main && argument !== undefined) {
-  const load: Load = JSON.parse(argument);
-  new Run(load).start();
+  new Run(loadOptions.parse(JSON.parse(argument))).start();
 }

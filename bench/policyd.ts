@@ -4,13 +4,25 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 
 import { freePort } from '../test/support/neighbours/ports.ts';
-import type { Load, Loaded } from './policy-load.ts';
+import { loaded, type Load, type Loaded } from './policy-load.ts';
 import { Watched } from './server.ts';
 
 const CONNECTIONS = [1, 8, 64, 500];
 /** The longest one measurement may take. */
 const SECONDS = 20;
-const CHECKS = ['access', 'helo', 'ptr', 'mx', 'spf', 'dnsbl', 'sender', 'account', 'greylist', 'quota', 'limits'];
+const CHECKS = [
+  'access',
+  'helo',
+  'ptr',
+  'mx',
+  'spf',
+  'dnsbl',
+  'sender',
+  'account',
+  'greylist',
+  'quota',
+  'limits',
+];
 
 const GREYLIST = '[checks.greylist]\nenabled = true\ndelay = "1s"\nclient_passes = 0\n';
 const LIMITS = ['client', 'sender', 'recipient']
@@ -77,7 +89,7 @@ export async function load(options: Omit<Load, 'run'>): Promise<Loaded> {
     [program, JSON.stringify({ ...options, run } satisfies Load)],
     { timeout: (options.seconds + 30) * 1000 },
   );
-  return JSON.parse(stdout);
+  return loaded.parse(JSON.parse(stdout));
 }
 
 /** One load with what it cost the server. */
@@ -87,19 +99,19 @@ export async function measure(
   server: { cpu(): number; peakMemory(): number },
 ): Promise<Measured> {
   const before = server.cpu();
-  const loaded = await load(options);
+  const result = await load(options);
   const spent = server.cpu() - before;
   return {
     name,
     connections: options.connections,
     recipients: options.recipients,
-    requests: loaded.requests,
-    perSecond: Math.round(loaded.requests / loaded.seconds),
-    cpuMicroseconds: Math.round(spent / loaded.requests),
-    p50Ms: round(loaded.p50Ms),
-    p99Ms: round(loaded.p99Ms),
+    requests: result.requests,
+    perSecond: Math.round(result.requests / result.seconds),
+    cpuMicroseconds: Math.round(spent / result.requests),
+    p50Ms: round(result.p50Ms),
+    p99Ms: round(result.p99Ms),
     peakRssMiB: server.peakMemory(),
-    saturated: loaded.busy > SATURATED,
+    saturated: result.busy > SATURATED,
   };
 }
 
@@ -133,7 +145,10 @@ export async function benchPolicyd(bench: PolicydBench): Promise<void> {
 }
 
 /** Every client, sender and recipient once, a second later again: then greylisting knows them. */
-async function warm(scene: Scene, base: Pick<Load, 'port' | 'newSenders' | 'expect' | 'seconds'>): Promise<void> {
+async function warm(
+  scene: Scene,
+  base: Pick<Load, 'port' | 'newSenders' | 'expect' | 'seconds'>,
+): Promise<void> {
   const all = { ...base, expect: '', connections: 8, recipients: 1, messages: 3000 };
   await load(all);
   if (!scene.checks.includes('greylist') || scene.newSenders === true) return;
@@ -156,7 +171,17 @@ async function startPolicyd(bench: PolicydBench, scene: Scene, port: number): Pr
       `spamd.enabled = false\nlog.level = "info"\n${off.join('')}${scene.config}`,
   );
   const main = join(import.meta.dirname, '../dist/cli/main.js');
-  const args = ['--enable-source-maps', '--max-semi-space-size=4', main, 'run', 'policyd', '--admin', 'none', '--config', config];
+  const args = [
+    '--enable-source-maps',
+    '--max-semi-space-size=4',
+    main,
+    'run',
+    'policyd',
+    '--admin',
+    'none',
+    '--config',
+    config,
+  ];
   const profiled = bench.profile === '' ? [] : ['--cpu-prof', '--cpu-prof-dir', bench.profile];
   return Watched.start([...profiled, ...args], '"msg":"ready"');
 }

@@ -105,7 +105,7 @@ class SqliteStore implements Store, AsyncDisposable {
     const now = this.#clock.now();
     let removed = 0;
     // Long enough to be overtaken by the end of the process.
-    for (let more = true; more && !this.#ending; ) {
+    for (let more = true; more && !this.#ending;) {
       const answer = await this.#writer.ask({
         kind: 'expire',
         decisionsBefore: before,

@@ -49,7 +49,7 @@ export function settle(running: Config, next: Config, daemons: readonly DaemonNa
     daemons.includes(name) ? keep(name, SOCKET_KEYS, was[name], is[name]) : is[name];
   const file = Object.freeze({
     ...is,
-    state: keep('state', ['folder'], was.state, is.state),
+    state: keep('state', ['folder', 'redis'], was.state, is.state),
     policyd: socket('policyd'),
     logins: daemons.includes('policyd')
       ? keep('logins', ['enabled', ...SOCKET_KEYS], was.logins, is.logins)

@@ -3,6 +3,7 @@ import type { KeyObject } from 'node:crypto';
 import type { AnyBoundCheck } from '../checks/check.ts';
 import type { Direction } from '../mail/envelope.ts';
 import type { Policy } from '../verdict/rules.ts';
+import type { RedisFiles } from './redis.ts';
 import type { ConfigFile } from './schema.ts';
 import type { WebhookHeader } from './webhook-header.ts';
 
@@ -64,4 +65,5 @@ export interface Config {
   readonly signing: Signing;
   readonly notices: Notices;
   readonly logins: Logins;
+  readonly redis: RedisFiles;
 }

@@ -11,6 +11,7 @@ import { readApiKey } from './logins-key.ts';
 import { keyPath, readIssues, type IssueProblem } from './issues.ts';
 import { readSigningKey } from './keys.ts';
 import { mergePolicy } from './policy.ts';
+import { readRedisFiles } from './redis.ts';
 import { configSchema, schemaFor, type ConfigFile } from './schema.ts';
 import { nodeAt, plain, readToml, type TomlTable } from './toml.ts';
 import { readWebhookHeader, type WebhookHeader } from './webhook-header.ts';
@@ -94,10 +95,23 @@ export async function loadConfig(
     const position = nodeAt(root, place)?.at ?? null;
     if (reading.ok) webhookHeader = reading.header;
     else
-      problems.push({ file: name, position, key: keyPath(place), wrong: reading.wrong, remedy: reading.remedy });
+      problems.push({
+        file: name,
+        position,
+        key: keyPath(place),
+        wrong: reading.wrong,
+        remedy: reading.remedy,
+      });
+  }
+  const redis = read.file === null ? null : await readRedisFiles(read.file.state.redis, folder);
+  for (const { key, wrong, remedy } of redis?.mistakes ?? []) {
+    const place = ['state', 'redis', key];
+    const position = nodeAt(root, place)?.at ?? null;
+    problems.push({ file: name, position, key: keyPath(place), wrong, remedy });
   }
   problems.push(...consistency.problems);
-  if (read.file === null || problems.length > 0) return { ok: false, problems: withoutRepeats(problems) };
+  if (read.file === null || redis === null || problems.length > 0)
+    return { ok: false, problems: withoutRepeats(problems) };
   const file = { ...read.file, state: { ...read.file.state, folder: stateFolder(read.file, root, folder) } };
   const bound = bindChecks(file, root, checks);
   consistency.boundCodes(file, bound);
@@ -114,6 +128,7 @@ export async function loadConfig(
     signing: signingOf(file, keys),
     notices: { webhookHeader },
     logins: { apiKey },
+    redis: redis.files,
   };
   return { ok: true, config: frozen(config), notes: consistency.notes };
 }

@@ -9,6 +9,7 @@ import { accounts, directory } from './directory.ts';
 import { dovecot } from './dovecot.ts';
 import { loginRules } from './logins.ts';
 import { noticesTable } from './notices.ts';
+import { redis } from './redis.ts';
 import {
   domain,
   fieldName,
@@ -209,6 +210,7 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
             'Folder of the SQLite store and of spool files; made when missing. Under systemd the default is $STATE_DIRECTORY.',
           ),
         history_age: duration().prefault('30d').describe('Decisions older than this are removed.'),
+        redis,
       })
       .prefault({})
       .describe('What is kept between messages.'),

@@ -1,6 +1,13 @@
 import type { AnyBoundCheck } from '../checks/check.ts';
 import type { Config } from '../config/config.ts';
-import { counter, gauge, outcomeObserver, shadowCounter, spreadHistogram, tallyCounter } from '../runtime/metrics.ts';
+import {
+  counter,
+  gauge,
+  outcomeObserver,
+  shadowCounter,
+  spreadHistogram,
+  tallyCounter,
+} from '../runtime/metrics.ts';
 import type { Tally } from '../runtime/tally.ts';
 import type { Registry } from '../runtime/telemetry.ts';
 import type { OutcomeObserver } from '../checks/runner.ts';

@@ -49,10 +49,10 @@ export function histogram<L extends string = never>(
 export function tallyCounter<L extends string>(
   registry: Registry,
   options: MetricOptions<L>,
-): TallyCounter<L> {
+): TallyCounter {
   const known = registry.getSingleMetric(options.name);
   if (known instanceof TallyCounter) return known;
-  const made = new TallyCounter<L>({ ...naming(options), registers: [registry] });
+  const made = new TallyCounter({ ...naming(options), registers: [registry] });
   for (const labels of combinations(options)) made.inc(labels, 0);
   return made;
 }
@@ -61,10 +61,10 @@ export function tallyCounter<L extends string>(
 export function spreadHistogram<L extends string = never>(
   registry: Registry,
   options: MetricOptions<L> & { readonly buckets: readonly number[] },
-): SpreadHistogram<L> {
+): SpreadHistogram {
   const known = registry.getSingleMetric(options.name);
   if (known instanceof SpreadHistogram) return known;
-  const made = new SpreadHistogram<L>({
+  const made = new SpreadHistogram({
     ...naming(options),
     buckets: [...options.buckets],
     registers: [registry],

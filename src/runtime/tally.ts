@@ -1,31 +1,28 @@
-import { Counter, Histogram, type CounterConfiguration, type HistogramConfiguration } from 'prom-client';
+import { Counter, Histogram, type HistogramConfiguration } from 'prom-client';
 
 /**
  * Counters and histograms for what is counted many times for each request. prom-client makes a key of the labels each time; here they are
  * looked up once, counting is an addition, and what was counted joins the metric when it is read.
  */
 
+type Labels = Readonly<Record<string, string>>;
+
 /** One series of a counter. */
 export interface Tally {
   count: number;
 }
 
-export class TallyCounter<L extends string> extends Counter<L> {
-  readonly #tallies: { readonly labels: Partial<Record<L, string>>; readonly tally: Tally }[] = [];
+export class TallyCounter extends Counter {
+  readonly #tallies: { readonly labels: Labels; readonly tally: Tally }[] = [];
 
-  // oxlint-disable-next-line no-useless-constructor -- it narrows what the base class takes
-  constructor(options: CounterConfiguration<L>) {
-    super(options);
-  }
-
-  tally(labels: Partial<Record<L, string>>): Tally {
+  tally(labels: Labels): Tally {
     this.inc(labels, 0);
     const tally = { count: 0 };
     this.#tallies.push({ labels, tally });
     return tally;
   }
 
-  override get(): ReturnType<Counter<L>['get']> {
+  override get(): ReturnType<Counter['get']> {
     for (const { labels, tally } of this.#tallies) {
       if (tally.count > 0) this.inc(labels, tally.count);
       tally.count = 0;
@@ -55,7 +52,11 @@ export class Spread {
   }
 
   /** As the exposition format has it: each bucket holds those below it too. */
-  read(): { readonly buckets: [le: number | '+Inf', count: number][]; readonly sum: number; readonly count: number } {
+  read(): {
+    readonly buckets: [le: number | '+Inf', count: number][];
+    readonly sum: number;
+    readonly count: number;
+  } {
     let count = 0;
     const buckets = this.#counts.map((own, index): [number | '+Inf', number] => {
       count += own;
@@ -73,13 +74,16 @@ interface Line {
   readonly metricName: string;
 }
 
-export class SpreadHistogram<L extends string> extends Histogram<L> {
+export class SpreadHistogram extends Histogram {
   readonly #name: string;
   readonly #help: string;
   readonly #bounds: readonly number[];
-  readonly #spreads = new Map<string, { readonly labels: Partial<Record<L, string>>; readonly spread: Spread }>();
+  readonly #spreads = new Map<
+    string,
+    { readonly labels: Labels; readonly spread: Spread }
+  >();
 
-  constructor(options: HistogramConfiguration<L> & { readonly buckets: number[] }) {
+  constructor(options: HistogramConfiguration<string> & { readonly buckets: number[] }) {
     super(options);
     this.#name = options.name;
     this.#help = options.help;
@@ -87,7 +91,7 @@ export class SpreadHistogram<L extends string> extends Histogram<L> {
   }
 
   /** The same for the same labels. */
-  spread(labels: Partial<Record<L, string>>): Spread {
+  spread(labels: Labels): Spread {
     const key = JSON.stringify(labels);
     let known = this.#spreads.get(key);
     if (known === undefined) this.#spreads.set(key, (known = { labels, spread: new Spread(this.#bounds) }));
@@ -106,6 +110,12 @@ export class SpreadHistogram<L extends string> extends Histogram<L> {
       line('sum', sum);
       line('count', count);
     }
-    return Promise.resolve({ name: this.#name, help: this.#help, type: 'histogram', values, aggregator: 'sum' });
+    return Promise.resolve({
+      name: this.#name,
+      help: this.#help,
+      type: 'histogram',
+      values,
+      aggregator: 'sum',
+    });
   }
 }

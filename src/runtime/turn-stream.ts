@@ -54,7 +54,8 @@ function writeAll(descriptor: number, bytes: Buffer): void {
     try {
       written += writeSync(descriptor, bytes, written);
     } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN') || patience-- <= 0) throw error;
+      if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN') || patience-- <= 0)
+        throw error;
       Atomics.wait(PAUSE, 0, 0, PAUSE_MS);
     }
   }

@@ -38,9 +38,21 @@ describe('every filter has an index, or begins with the newest', () => {
     ['trace', { trace: 't', limit: 5 }, 'INDEX decision_trace (<expr>=? AND trace=?)'],
     ['queue id', { queueId: 'q', limit: 5 }, 'INDEX decision_queue_id (<expr>=? AND queue_id=?)'],
     ['sender', { sender: 'a@b', limit: 5 }, 'INDEX decision_sender (<expr>=? AND sender_key=?)'],
-    ['domain of the sender', { sender: '@b', limit: 5 }, 'INDEX decision_sender (<expr>=? AND sender_key>? AND sender_key<?)'],
-    ['recipient', { recipient: 'a@b', limit: 5 }, 'INDEX decision_recipient_key (<expr>=? AND recipient_key=?)'],
-    ['recipient among several', { recipient: 'a@b', limit: 5 }, 'SEARCH r USING PRIMARY KEY (part=? AND recipient_key=?)'],
+    [
+      'domain of the sender',
+      { sender: '@b', limit: 5 },
+      'INDEX decision_sender (<expr>=? AND sender_key>? AND sender_key<?)',
+    ],
+    [
+      'recipient',
+      { recipient: 'a@b', limit: 5 },
+      'INDEX decision_recipient_key (<expr>=? AND recipient_key=?)',
+    ],
+    [
+      'recipient among several',
+      { recipient: 'a@b', limit: 5 },
+      'SEARCH r USING PRIMARY KEY (part=? AND recipient_key=?)',
+    ],
     ['client', { client: '192.0.2.1', limit: 5 }, 'INDEX decision_client (<expr>=? AND client=?)'],
     ['a verdict that is news', { verdict: 'reject', limit: 5 }, 'INDEX decision_verdict (verdict=?'],
     ['the usual verdict', { verdict: 'accept', limit: 5 }, 'SCAN d USING INDEX decision_time'],
@@ -66,7 +78,8 @@ describe('several parts', () => {
         trace: `t${n}`,
         time: MORNING + n,
         sender: n % 4000 === 0 ? 'rare@example.com' : 'often@example.com',
-        recipients: n % 5000 === 0 ? ['x@rare.example', 'y@rare.example'] : n % 5000 === 1 ? ['x@rare.example'] : [],
+        recipients:
+          n % 5000 === 0 ? ['x@rare.example', 'y@rare.example'] : n % 5000 === 1 ? ['x@rare.example'] : [],
       }),
     );
     write(decisions);
@@ -80,7 +93,11 @@ describe('several parts', () => {
   });
 
   test('one that was written late stands where its time says', () => {
-    write(Array.from({ length: 2 ** PART_BITS + 5 }, (_, n) => decision({ trace: `t${n}`, time: MORNING + 2 * n })));
+    write(
+      Array.from({ length: 2 ** PART_BITS + 5 }, (_, n) =>
+        decision({ trace: `t${n}`, time: MORNING + 2 * n }),
+      ),
+    );
     write([decision({ trace: 'late', time: MORNING + 2 * 2 ** PART_BITS + 1 })]);
     expect(found({ client: '192.0.2.7' }, 6)).toEqual(['t4100', 't4099', 't4098', 't4097', 'late', 't4096']);
   });
@@ -133,6 +150,6 @@ const FIRST_VERSION = `
   ${INSERT} (2, 20, 'two', 'milter', 'message', 'in', '192.0.2.1', '', '', '["bob@example.org","eve@example.org"]',
     'accept', 'default', '', 0, 'accept', '[]', '[]', 1);
   INSERT INTO decision_recipient VALUES ('example.org@bob', 1), ('example.org@bob', 2), ('example.org@eve', 2);
-  PRAGMA application_id = ${0x5053_544e};
+  PRAGMA application_id = 1347638350;
   PRAGMA user_version = 1;
   PRAGMA journal_mode = WAL;`;

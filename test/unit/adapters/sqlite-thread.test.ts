@@ -63,7 +63,10 @@ test("another process's lock is told apart", async () => {
   await using thread = new WriterThread(path);
   const holder = new DatabaseSync(path);
   holder.exec('BEGIN IMMEDIATE');
-  expect(await refusal(thread.write(batch()))).toMatchObject({ because: 'busy', message: 'database is locked' });
+  expect(await refusal(thread.write(batch()))).toMatchObject({
+    because: 'busy',
+    message: 'database is locked',
+  });
   holder.close();
   await thread.write(batch());
   expect(written()).toBe(1);

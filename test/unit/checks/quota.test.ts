@@ -6,12 +6,12 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { openSqliteState, type SqliteState } from '../../../src/adapters/state-sqlite.ts';
-import type { AnyBoundCheck, BoundCheck, CheckTools, RcptFacts } from '../../../src/checks/check.ts';
+import type { BoundCheck, CheckTools, RcptFacts } from '../../../src/checks/check.ts';
 import { MAILBOX_LIMIT } from '../../../src/checks/quota-claims.ts';
 import { quotaEndCheck } from '../../../src/checks/quota-end.ts';
 import { obstacle, OVERHEAD, sizeText } from '../../../src/checks/quota-room.ts';
 import { quotaCheck } from '../../../src/checks/quota.ts';
-import { parseMailbox, settingsKey, type Address } from '../../../src/mail/address.ts';
+import { settingsKey, type Address } from '../../../src/mail/address.ts';
 import type { Destination } from '../../../src/ports/directory.ts';
 import { NeighbourError } from '../../../src/ports/neighbour-error.ts';
 import type { Notice } from '../../../src/ports/notifier.ts';
@@ -84,9 +84,16 @@ function mailbox(name: string, used: number, limit: number | null, grace = 0): v
   });
 }
 
-function bound<S extends 'admission' | 'end'>(check: AnyBoundCheck, stage: S): BoundCheck<S> {
-  if (check.stage !== stage) throw new Error(`${check.name} is made at another stage`);
-  return check as BoundCheck<S>;
+function admission(options: unknown): BoundCheck<'admission'> {
+  const check = quotaCheck.bind(options, 3000);
+  if (check.stage !== 'admission') throw new Error('it is made at another stage');
+  return check;
+}
+
+function atEnd(options: unknown): BoundCheck<'end'> {
+  const check = quotaEndCheck.bind(options, 3000);
+  if (check.stage !== 'end') throw new Error('it is made at another stage');
+  return check;
 }
 
 /** One message, from its first recipient to its end. */
@@ -104,7 +111,7 @@ class Mail {
 
   async rcpt(recipient: string): Promise<string> {
     const facts = this.#facts(recipient);
-    const findings = await bound(quotaCheck.bind(this.#options, 3000), 'admission').run({
+    const findings = await admission(this.#options).run({
       facts,
       tools,
       prior: new Map(),
@@ -115,7 +122,7 @@ class Mail {
   }
 
   undo(recipient: string): void {
-    bound(quotaCheck.bind(this.#options, 3000), 'admission').undo({
+    admission(this.#options).undo?.({
       facts: this.#facts(recipient),
       tools,
       prior: new Map(),
@@ -129,7 +136,7 @@ class Mail {
     recipientCount = this.accepted.length,
     moment: 'end' | 'data' = 'end',
   ): Promise<string> {
-    const findings = await bound(quotaEndCheck.bind(this.#options, 3000), 'end').run({
+    const findings = await atEnd(this.#options).run({
       facts: {
         ...rcptFacts(),
         moment,

@@ -119,6 +119,7 @@ describe('the command', () => {
       await using store = await openSqliteStore(state, new FakeClock(), {
         writeFailed: () => {},
         lost: () => {},
+        tracesLost: () => {},
       });
       store.record(decision({ trace: 'first' }));
       store.record({ ...FULL_DECISION, time: MORNING + 1 });

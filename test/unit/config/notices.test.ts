@@ -56,14 +56,14 @@ test.each([
   expect(await problemOf(notices)).toContain(key);
 });
 
-describe('the header file', () => {
-  async function header(text: string, mode = 0o600): Promise<string> {
-    const path = join(folder, 'header');
-    await writeFile(path, text);
-    await chmod(path, mode);
-    return 'webhook_header_file = "header"';
-  }
+async function header(text: string, mode = 0o600): Promise<string> {
+  const path = join(folder, 'header');
+  await writeFile(path, text);
+  await chmod(path, mode);
+  return 'webhook_header_file = "header"';
+}
 
+describe('the header file', () => {
   test.each([
     ['Authorization: Bearer ambrosia\n', 'Authorization', 'Bearer ambrosia'],
     ['X-Key:nectar', 'X-Key', 'nectar'],

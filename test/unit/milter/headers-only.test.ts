@@ -55,18 +55,14 @@ async function answer(from: readonly string[], login = ZEUS): Promise<string> {
   return last?.toString('latin1') ?? '';
 }
 
+const REFUSED = '550 5.7.1 This login may not send as the address in From';
+
 test.each([
-  ['its own From', [`Zeus <${ZEUS}>`], null],
-  [
-    'the From of another',
-    ['Hera <hera@olimpus.example>'],
-    '550 5.7.1 This login may not send as the address in From',
-  ],
-  ['two From fields', [ZEUS, ZEUS], '550 5.7.1 This login may not send as the address in From'],
-])('mail of a login with %s', async (_, from, refusal) => {
-  const said = await answer(from);
-  if (refusal === null) expect(said).not.toContain('5.7.1');
-  else expect(said).toContain(refusal);
+  ['its own From', [`Zeus <${ZEUS}>`], false],
+  ['the From of another', ['Hera <hera@olimpus.example>'], true],
+  ['two From fields', [ZEUS, ZEUS], true],
+])('mail of a login with %s', async (_, from, refused) => {
+  expect((await answer(from)).includes(REFUSED)).toBe(refused);
 });
 
 const readsBody = messageCheck({
@@ -89,22 +85,28 @@ test.each<[what: string, checks: readonly CheckDefinition[], kept: boolean]>([
 ])('outgoing mail with %s: whether its body is kept', async (_, checks, kept) => {
   const { log, store, registry } = testTools();
   const config = await configOf(checks.length === 0 ? '' : ENABLED, checks);
-  const terms = negotiate({ kind: 'optneg', version: 6, actions: 0x1ff, steps: 0x1fffff });
+  const terms = negotiate({ version: 6, actions: 0x1ff, steps: 0x1fffff });
   const context = { config, terms, checks: tools(), store, log, metrics: milterMetrics(registry) };
   const origin = { client: client({ login: ZEUS }), direction: 'out', nonSmtp: false } as const;
   const message = new Transaction(context, origin, `<${ZEUS}>`, []);
   expect(message.spool !== null).toBe(kept);
   message.endHeaders();
   await message.body(Buffer.from('Hello\r\n'));
+  message.end();
   expect(message.keptBody.size).toBe(7);
-  if (kept) expect([...(message.spool === null ? [] : await chunks(message))].join('')).toBe('Hello\r\n');
-  else expect(() => message.keptBody.chunks()).toThrow('the body was not kept');
+  expect(await textOf(message)).toBe(
+    kept ? 'Hello\r\n' : 'the body was not kept: no check that reads it was to be made',
+  );
   message.release();
 });
 
-async function chunks(message: Transaction): Promise<string[]> {
-  message.end();
-  const texts: string[] = [];
-  for await (const chunk of message.keptBody.chunks()) texts.push(Buffer.from(chunk).toString());
-  return texts;
+/** The body, or why it can't be read. */
+async function textOf({ keptBody }: Transaction): Promise<string> {
+  let text = '';
+  try {
+    for await (const chunk of keptBody.chunks()) text += Buffer.from(chunk).toString();
+  } catch (error) {
+    return error instanceof Error ? error.message : '';
+  }
+  return text;
 }

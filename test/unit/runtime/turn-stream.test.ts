@@ -76,7 +76,10 @@ test('a descriptor that takes nothing is told of once, until it takes something 
 const TELEMETRY = JSON.stringify(new URL('../../../src/runtime/telemetry.ts', import.meta.url).href);
 
 /** Runs a script in a process of its own; gives what it wrote to its log. */
-async function inChild(script: string, begun?: (child: ChildProcessByStdio<null, Readable, Readable>) => Promise<unknown>): Promise<unknown[]> {
+async function inChild(
+  script: string,
+  begun?: (child: ChildProcessByStdio<null, Readable, Readable>) => Promise<unknown>,
+): Promise<unknown[]> {
   const code = `import { openLog } from ${TELEMETRY}; const log = openLog('info'); ${script}`;
   const child = spawn(process.execPath, ['--input-type=module', '-e', code], {
     stdio: ['ignore', 'pipe', 'pipe'],
