@@ -1,8 +1,10 @@
-import { mkdir, writeFile } from 'node:fs/promises';
 import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
+import { startRedis, type RedisServer } from '../test/support/neighbours/redis.ts';
 import { freePort } from '../test/support/neighbours/ports.ts';
 import { loaded, type Load, type Loaded } from './policy-load.ts';
 import { Watched } from './server.ts';
@@ -28,21 +30,23 @@ const GREYLIST = '[checks.greylist]\nenabled = true\ndelay = "1s"\nclient_passes
 const LIMITS = ['client', 'sender', 'recipient']
   .map(
     (per) =>
-      `[[checks.limits.limit]]\nname = "per-${per}"\nper = ["${per}"]\nof = "messages"\nlimit = 100000000\nperiod = "1h"\ndirection = "both"\n`,
+      `[[checks.limits.limit]]\nname = "per-${per}"\nper = ["${per}"]\nof = "messages"\nmost = 100000000\nperiod = "1h"\n`,
   )
   .join('');
 
 /** What policyd is measured with: all checks off but the ones named. */
-export interface Scene {
+interface Scene {
   readonly name: string;
   readonly checks: readonly string[];
   /** Lines of the configuration. */
   readonly config: string;
   readonly newSenders?: boolean;
+  /** Asks a Redis that Dovecot's quota_clone writes to; left out where there is none. */
+  readonly quota?: boolean;
   readonly expect: string;
 }
 
-export const SCENES: readonly Scene[] = [
+const SCENES: readonly Scene[] = [
   { name: 'nothing', checks: [], config: '', expect: 'DUNNO|PREPEND' },
   { name: 'spf cached', checks: ['spf'], config: '', expect: 'PREPEND Received-SPF: pass|DUNNO' },
   { name: 'greylist, known', checks: ['greylist'], config: GREYLIST, expect: 'DUNNO' },
@@ -54,10 +58,12 @@ export const SCENES: readonly Scene[] = [
     expect: 'DEFER_IF_PERMIT|450',
   },
   { name: 'three limits', checks: ['limits'], config: LIMITS, expect: 'DUNNO' },
+  { name: 'quota', checks: ['quota'], config: '', quota: true, expect: 'DUNNO' },
   {
     name: 'all together',
-    checks: ['spf', 'greylist', 'limits'],
+    checks: ['spf', 'greylist', 'limits', 'quota'],
     config: GREYLIST + LIMITS,
+    quota: true,
     expect: 'PREPEND|DUNNO',
   },
 ];
@@ -126,13 +132,34 @@ export interface PolicydBench {
   readonly told: (measured: Measured) => void;
 }
 
-/** Every scene at every number of connections, first with a recipient a message, then with five. */
+/** Every scene, on SQLite and, where redis-server is installed, on Redis. */
 export async function benchPolicyd(bench: PolicydBench): Promise<void> {
+  if (!existsSync(REDIS)) {
+    console.error('redis-server is not installed: no figures for the state on Redis, and none with quotas');
+    return benchScenes(bench, null, null);
+  }
+  await using redis = await startRedis();
+  for (let user = 0; user < RECIPIENTS; user++) {
+    await redis.command('SET', `dovecot-quota/bob${user}@example.org/quota/storage`, '1000000');
+  }
+  await benchScenes(bench, redis, null);
+  await benchScenes(bench, redis, redis);
+}
+
+/** Every scene at every number of connections, first with a recipient a message, then with five. */
+async function benchScenes(
+  bench: PolicydBench,
+  clone: RedisServer | null,
+  state: RedisServer | null,
+): Promise<void> {
   for (const scene of SCENES) {
-    const name = `policyd, ${scene.name}`;
-    if (!name.includes(bench.only)) continue;
+    const name = `policyd${state === null ? '' : ' on Redis'}, ${scene.name}`;
+    // Without state it is the same on both.
+    const pointless = state !== null && scene.checks.every((check) => STATELESS.has(check));
+    if (!name.includes(bench.only) || pointless || (scene.quota === true && clone === null)) continue;
     const port = await freePort();
-    await using server = await startPolicyd(bench, scene, port);
+    const config = scene.config + redisConfig(scene, clone, state);
+    await using server = await startPolicyd(bench, { ...scene, name, config }, port);
     const base = { port, newSenders: scene.newSenders ?? false, expect: scene.expect, seconds: SECONDS };
     await warm(scene, base);
     for (const recipients of [1, 5]) {
@@ -142,6 +169,17 @@ export async function benchPolicyd(bench: PolicydBench): Promise<void> {
       }
     }
   }
+}
+
+const REDIS = '/usr/bin/redis-server';
+/** As many as the load generator names. */
+const RECIPIENTS = 50;
+const STATELESS: ReadonlySet<string> = new Set(['spf']);
+
+function redisConfig(scene: Scene, clone: RedisServer | null, state: RedisServer | null): string {
+  const kept = state === null ? '' : `[state.redis]\naddress = "${state.host}:${state.port}"\n`;
+  if (scene.quota !== true || clone === null) return kept;
+  return `${kept}[dovecot.quota_clone]\naddress = "${clone.host}:${clone.port}"\n[directory]\nmailbox_domains = ["example.org"]\n[[account]]\nnames = ["@example.org"]\nquota = "1TiB"\n`;
 }
 
 /** Every client, sender and recipient once, a second later again: then greylisting knows them. */

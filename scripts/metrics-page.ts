@@ -1,6 +1,7 @@
 import { Registry } from 'prom-client';
 import { z } from 'zod';
 
+import { redisUp } from '../src/cli/open-state.ts';
 import { storeEvents } from '../src/cli/wiring.ts';
 import { loadConfig } from '../src/config/load.ts';
 import { lmtpMetrics } from '../src/lmtp-filter/metrics.ts';
@@ -27,6 +28,7 @@ export async function metricsPage(): Promise<string> {
   lmtpMetrics(registry);
   outcomeObserver(registry, []);
   storeEvents(registry, openLog('silent'));
+  redisUp(registry);
   reloadMetrics(registry);
   processMetrics(registry, '0');
   const rows = registry

@@ -4,6 +4,10 @@ import { isMainThread, parentPort, Worker, workerData } from 'node:worker_thread
 /** Writes are gathered in the log for this long before they are moved into the file. */
 const PAUSE_MS = 500;
 const MEMORY_MB = 16;
+/** While others write without a pause the log is never seen to be moved whole, and so never begun anew: from this size on they wait for a moment. */
+const LONG_LOG_OCTETS = 2 ** 23;
+/** How long to wait for the lock that this takes. */
+const LOCK_MS = 200;
 
 /** Marks the thread that this module starts from itself. */
 const ROLE = 'postern-checkpoint';
@@ -66,10 +70,16 @@ export class Checkpointer implements AsyncDisposable {
 
 /** An error here ends the thread, which its maker hears of. */
 function serve(path: string): void {
-  const database = new DatabaseSync(path, { timeout: 0 });
+  const database = new DatabaseSync(path, { timeout: LOCK_MS });
   const checkpoint = database.prepare('PRAGMA wal_checkpoint(PASSIVE)');
-  // PASSIVE waits for nobody: what others still read or write is moved the next time.
-  parentPort?.on('message', () => checkpoint.get());
+  const restart = database.prepare('PRAGMA wal_checkpoint(RESTART)');
+  const pageSize = Number(database.prepare('PRAGMA page_size').get()?.['page_size']);
+  parentPort?.on('message', () => {
+    // PASSIVE waits for nobody: what others still read or write is moved the next time.
+    const done = checkpoint.get();
+    // Only what was written meanwhile is left to be moved while nobody else can write.
+    if (Number(done?.['log']) * pageSize > LONG_LOG_OCTETS) restart.get();
+  });
 }
 
 const task: unknown = isMainThread ? null : workerData;

@@ -38,7 +38,7 @@ const BUSY_TIMEOUT_MS = 10;
 /** At open nothing else runs yet, and another process may be converting the file. */
 const OPEN_TIMEOUT_MS = 5000;
 /** Checkpoints are made in a thread of their own; a write makes one itself only when that falls this far behind. */
-const LATE_CHECKPOINT_OCTETS = 2 ** 24;
+const LATE_CHECKPOINT_OCTETS = 2 ** 26;
 /** Without that thread, a write makes one when there is this much: some milliseconds. */
 const SMALL_CHECKPOINT_OCTETS = 2 ** 20;
 

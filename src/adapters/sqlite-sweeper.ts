@@ -57,6 +57,8 @@ export class Sweeper {
   /** Takes slices until one finds nothing to do. */
   async #slices(remove: (count: number) => number): Promise<number> {
     let all = 0;
+    // What a row of another table took says nothing about this one.
+    this.#slice = SMALLEST_SLICE;
     while (!this.#stopped) {
       const { removed, took } = await this.#write(() => {
         const begin = performance.now();

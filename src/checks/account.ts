@@ -172,13 +172,18 @@ export function tallySubject(login: string): string {
 function sightingsOf(login: string, facts: RcptFacts, { delimiter }: CheckTools): readonly Sighting[] {
   const { recipient, client } = facts;
   const mailbox = settingsKey(recipient, delimiter);
-  const network = networkOf(client.address, { ipv4: 24, ipv6: 64 }) ?? client.address;
   return [
     { kind: 'hour-recipient', subject: login, value: mailbox, windowMs: HOUR_MS },
     { kind: 'hour-domain', subject: login, value: recipient.domain, windowMs: HOUR_MS },
     { kind: 'recipient', subject: login, value: mailbox, windowMs: PAST_MS },
-    { kind: 'day-network', subject: login, value: network, windowMs: DAY_MS },
+    networkSighting(login, client.address),
   ];
+}
+
+/** Where a login was used, by mail or otherwise: what is fresh of it counts as one of the `networks`. */
+export function networkSighting(login: string, address: string): Sighting {
+  const value = networkOf(address, { ipv4: 24, ipv6: 64 }) ?? address;
+  return { kind: 'day-network', subject: login, value, windowMs: DAY_MS };
 }
 
 function countsOf(seen: readonly SightingResult[]): Readonly<Record<string, number>> {

@@ -1,5 +1,7 @@
 import { nearest, oneLine } from '../config/errors.ts';
+import { NeighbourError } from '../ports/neighbour-error.ts';
 import { EXIT, parseRun, UsageError } from './arguments.ts';
+import { causes } from './causes.ts';
 import { helpText } from './help.ts';
 import { version } from './version.ts';
 
@@ -53,6 +55,10 @@ export async function command(args: readonly string[]): Promise<number> {
         throw new UsageError(word.startsWith('-') ? `unknown option ${word}` : noCommand(word));
     }
   } catch (error) {
+    if (error instanceof NeighbourError) {
+      process.stderr.write(`postern: ${causes(error)}\n`);
+      return EXIT.failed;
+    }
     if (!(error instanceof UsageError)) throw error;
     const help = error.command === '' ? 'postern --help' : `postern ${error.command} --help`;
     process.stderr.write(`postern: ${error.message}\nSee: ${help}\n`);

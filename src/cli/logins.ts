@@ -109,7 +109,7 @@ export async function overLimit(state: State, config: Config, count: number): Pr
     const now = await state.hit(found.map(({ key }) => counterHit(config.file.logins, code, key, 0)));
     for (const [index, counter] of found.entries()) {
       const used = now[index]?.used ?? 0;
-      if (used > limit) over.push({ code, ...whom(code, counter), used, limit, ...times(counter), action });
+      if (used > limit) over.push({ code, ...whom(code, counter), used, limit, ...timesOf(counter), action });
     }
   }
   return over;
@@ -146,7 +146,7 @@ function whom(code: CountedCode, { key }: Counter): Pick<OverLimit, 'login' | 'n
   }
 }
 
-function times({ overSince, time }: Counter): Pick<OverLimit, 'since' | 'last'> {
+function timesOf({ overSince, time }: Counter): Pick<OverLimit, 'since' | 'last'> {
   return { since: overSince ?? time, last: time };
 }
 

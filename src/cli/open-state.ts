@@ -1,16 +1,98 @@
+import type { RedisEvents, RedisOptions } from '../adapters/redis-client.ts';
 import { openSqliteState } from '../adapters/state-sqlite.ts';
 import type { Config } from '../config/config.ts';
+import { formatSocketAddress } from '../config/values.ts';
 import type { State } from '../ports/state.ts';
-import type { Log } from '../runtime/telemetry.ts';
+import { gauge } from '../runtime/metrics.ts';
+import type { Log, Registry, Telemetry } from '../runtime/telemetry.ts';
 import { systemClock } from './clock.ts';
 
-/** The state that a configuration names, for daemons and commands alike. @throws {StoreUnusable} */
-export function openState({ file }: Config, log: Log | null = null): Promise<State & AsyncDisposable> {
-  return openSqliteState(
-    file.state.folder,
-    systemClock,
-    log === null
-      ? {}
-      : { failed: (error) => log.error({ why: error.message }, 'the state could not be tidied') },
-  );
+type OpenState = State & AsyncDisposable;
+
+/** For a command: the state that a configuration names. What is wrong with it shows when it is asked. @throws {StoreUnusable} */
+export async function openState(config: Config): Promise<OpenState> {
+  const redis = redisOptions(config);
+  if (redis === null) return openSqliteState(config.file.state.folder, systemClock);
+  return openRedis(redis, { up: () => undefined, down: () => undefined });
+}
+
+/** The state of a process of daemons. */
+export interface SiteState extends AsyncDisposable {
+  readonly state: State;
+  /** For /readyz: what it rests on that may be away. */
+  readonly neighbours: Readonly<Record<string, string>>;
+}
+
+/** For daemons: tells in log and metrics when the state is away. @throws {StoreUnusable} */
+export async function openSiteState(config: Config, { log, registry }: Telemetry): Promise<SiteState> {
+  const redis = redisOptions(config);
+  const link = new RedisLink(config, log, registry);
+  const state =
+    redis === null
+      ? await openSqliteState(config.file.state.folder, systemClock, {
+          failed: (error) => log.error({ why: error.message }, 'the state could not be tidied'),
+        })
+      : await openRedis(redis, link);
+  return {
+    state,
+    get neighbours() {
+      return redis === null ? {} : { redis: link.state };
+    },
+    [Symbol.asyncDispose]: () => state[Symbol.asyncDispose](),
+  };
+}
+
+/** What becomes of the connection, in the log (once for each outage), in a metric and for /readyz. */
+class RedisLink implements RedisEvents {
+  state: 'unknown' | 'there' | 'not there' = 'unknown';
+  readonly #where: string;
+  readonly #log: Log;
+  readonly #up: { set(value: number): void };
+
+  constructor({ file }: Config, log: Log, registry: Registry) {
+    const { address } = file.state.redis;
+    this.#where = address === null ? '' : formatSocketAddress(address);
+    this.#log = log;
+    this.#up = redisUp(registry);
+  }
+
+  up(): void {
+    this.state = 'there';
+    this.#up.set(1);
+    this.#log.info({ neighbour: 'redis', address: this.#where, state: this.state }, 'neighbour');
+  }
+
+  down(why: string): void {
+    this.state = 'not there';
+    this.#up.set(0);
+    this.#log.error({ neighbour: 'redis', address: this.#where, state: this.state, why }, 'neighbour');
+  }
+}
+
+export function redisUp(registry: Registry): { set(value: number): void } {
+  return gauge(registry, {
+    name: 'postern_redis_up',
+    help: 'Whether the Redis of [state.redis] answers; 0 also where none is used.',
+  });
+}
+
+/** null: SQLite. */
+function redisOptions({ file, redis }: Config): RedisOptions | null {
+  const { address, username, database, tls, prefix, timeout } = file.state.redis;
+  if (address === null) return null;
+  return {
+    address,
+    username,
+    password: redis.password,
+    database,
+    tls: tls ? { ca: redis.ca } : null,
+    prefix,
+    timeoutMs: timeout,
+  };
+}
+
+/** Loaded only where it is used: ioredis is the largest package that a process may need. */
+async function openRedis(options: RedisOptions, events: RedisEvents): Promise<OpenState> {
+  const { openRedisState } = await import('../adapters/state-redis.ts');
+  return openRedisState(options, events);
 }

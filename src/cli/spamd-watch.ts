@@ -3,6 +3,7 @@ import type { ConfigFile } from '../config/schema.ts';
 import { formatSocketAddress } from '../config/values.ts';
 import type { SpamScanner } from '../ports/scanner.ts';
 import type { Log } from '../runtime/telemetry.ts';
+import { causes } from './causes.ts';
 
 type SpamdSettings = ConfigFile['spamd'];
 
@@ -116,11 +117,4 @@ function isAbsent(error: unknown): boolean {
     if ('code' in link && typeof link.code === 'string' && ABSENT_CODES.has(link.code)) return true;
   }
   return false;
-}
-
-function causes(error: unknown): string {
-  const texts: string[] = [];
-  for (let link = error; link instanceof Error && texts.length < 5; link = link.cause)
-    texts.push(link.message);
-  return texts.join(': ');
 }

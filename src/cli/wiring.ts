@@ -22,7 +22,7 @@ import { openBlockLists, type BlockLists } from './dnsbl-watch.ts';
 import { openSiteDirectory, type SiteDirectory } from './open-directory.ts';
 import { openSiteNotifier, type SiteNotifier } from './open-notifier.ts';
 import { openSiteQuota } from './open-quota.ts';
-import { openState } from './open-state.ts';
+import { openSiteState, type SiteState } from './open-state.ts';
 import { reportUpstream } from './upstream-probe.ts';
 import { settle } from './restart.ts';
 import { SpamdWatch } from './spamd-watch.ts';
@@ -92,7 +92,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
   const spamd = opened.use(new SpamdWatch(spamdFor(config, names), log));
   const notices = opened.use(openSiteNotifier(config, clock, registry, log));
 
-  const state = opened.use(await openState(config, log));
+  const state = opened.use(await openSiteState(config, { log, registry }));
   const directory = opened.use(await openSiteDirectory(config, clock, log));
   const quota = opened.use(await openSiteQuota(config, directory.directory, clock, { log, registry }));
   const blockLists = opened.use(openBlockLists({ servers, timeoutMs, clock, registry, log }));
@@ -106,7 +106,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
       spfEntries: cacheEntries,
     }),
     blockLists: blockLists.health,
-    state,
+    state: state.state,
     directory: directory.directory,
     quota: quota.source,
     // Both can change while the process runs.
@@ -140,6 +140,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     services,
     listeners,
     spamd,
+    state,
     blockLists,
     directory,
     notices,
@@ -171,6 +172,7 @@ interface SiteParts {
   readonly services: readonly ServiceName[];
   readonly listeners: ReadonlyMap<string, Listener>;
   readonly spamd: SpamdWatch;
+  readonly state: SiteState;
   readonly directory: SiteDirectory;
   readonly blockLists: BlockLists;
   readonly notices: SiteNotifier;
@@ -198,11 +200,11 @@ class RunningSite implements Site {
   }
 
   readiness(): Readiness {
-    const { services, listeners, spamd, blockLists } = this.#parts;
+    const { services, listeners, spamd, state, blockLists } = this.#parts;
     return {
       ready: !this.#stopping && this.#daemons.length === services.length,
       listeners: Object.fromEntries(Array.from(listeners, ([name, listener]) => [name, listener.text])),
-      neighbours: { spamd: spamd.state, ...blockLists.states },
+      neighbours: { spamd: spamd.state, ...state.neighbours, ...blockLists.states },
     };
   }
 

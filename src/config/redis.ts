@@ -88,7 +88,7 @@ export async function readRedisFiles(
   const mistakes: RedisMistake[] = [];
   let password: string | null = null;
   if (password_file !== null) {
-    const reading = await readSecret(resolve(folder, password_file));
+    const reading = await readSecret(resolve(folder, password_file), 'allowed');
     if (reading.ok) password = reading.secret;
     else
       mistakes.push({

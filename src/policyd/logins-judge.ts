@@ -172,8 +172,7 @@ function longestDelay(protocol: LoginProtocol): number {
 }
 
 /** The operator's will, as decideLogin wants it. */
-export function loginRules(options: LoginsOptions): LoginRules {
-  const mode = (shadow: boolean): 'shadow' | 'enforce' => (shadow ? 'shadow' : 'enforce');
+function loginRules(options: LoginsOptions): LoginRules {
   const {
     'account-blocked': blocked,
     'net-failures': net,
@@ -183,14 +182,18 @@ export function loginRules(options: LoginsOptions): LoginRules {
   } = options;
   return {
     findings: {
-      'login.account-blocked': { action: blocked.action, mode: mode(blocked.shadow), text: blocked.text },
-      'login.net-failures': { action: net.action, mode: mode(net.shadow), text: net.text },
-      'login.spraying': { action: spraying.action, mode: mode(spraying.shadow), text: spraying.text },
-      'login.pair-failures': { action: pair.action, mode: mode(pair.shadow), text: pair.text },
-      'login.failures': { action: failures.action, mode: mode(failures.shadow) },
+      'login.account-blocked': { action: blocked.action, mode: modeOf(blocked.shadow), text: blocked.text },
+      'login.net-failures': { action: net.action, mode: modeOf(net.shadow), text: net.text },
+      'login.spraying': { action: spraying.action, mode: modeOf(spraying.shadow), text: spraying.text },
+      'login.pair-failures': { action: pair.action, mode: modeOf(pair.shadow), text: pair.text },
+      'login.failures': { action: failures.action, mode: modeOf(failures.shadow) },
     },
     unavailable: { action: options.unavailable, mode: 'enforce' },
   };
+}
+
+function modeOf(shadow: boolean): 'shadow' | 'enforce' {
+  return shadow ? 'shadow' : 'enforce';
 }
 
 function reasonOf(error: unknown): string {

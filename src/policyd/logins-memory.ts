@@ -1,3 +1,4 @@
+import { networkSighting, tallySubject } from '../checks/account.ts';
 import { networkOf } from '../checks/networks.ts';
 import type { Config } from '../config/config.ts';
 import type { Sighting } from '../ports/accounts.ts';
@@ -20,12 +21,11 @@ export const COUNTED = [
 export type CountedCode = (typeof COUNTED)[number];
 
 /** The counter of successes by login and network, which makes a network a known one. */
-export const KNOWN_NETWORK = 'login.known-network';
+const KNOWN_NETWORK = 'login.known-network';
 /** Nobody is ever over it: it only says that there was a success. */
 const WITHOUT_LIMIT = 1_000_000_000;
 
 const HOUR_MS = 3_600_000;
-const DAY_MS = 86_400_000;
 
 /** Whom an attempt is counted under. */
 export interface Subject {
@@ -142,7 +142,8 @@ export class LoginMemory {
     const wide = networkOf(attempt.remote, { ipv4: many.prefix_ipv4, ipv6: many.prefix_ipv6 }) ?? network;
     const sightings: Sighting[] = [
       { kind: 'login-network', subject: login, value: network, windowMs: age },
-      { kind: 'login-day-network', subject: login, value: network, windowMs: DAY_MS },
+      // What the check of accounts watches as well: a login that sends and reads mail in one place was in one.
+      networkSighting(login, attempt.remote),
       { kind: 'login-far-network', subject: login, value: wide, windowMs: many.period },
     ];
     if (attempt.device !== '') {
@@ -163,9 +164,9 @@ export class LoginMemory {
       this.#state.hit([this.#knownHit(login, network, 1)]),
       this.#state.tally([
         {
-          subject: login,
+          subject: tallySubject(login),
           hour: now - (now % HOUR_MS),
-          counts: { logins: 1, 'login-networks': today?.fresh === true ? 1 : 0 },
+          counts: { logins: 1, networks: today?.fresh === true ? 1 : 0 },
         },
       ]),
       used.counts['login.pair-failures'] > 0

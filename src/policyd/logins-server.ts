@@ -8,9 +8,9 @@ import { LOGIN_COMMANDS, parseLoginRequest, type LoginCommand, type LoginRequest
 import type { LoginAnswer } from './logins-responder.ts';
 
 /** The path that `postern wire dovecot` names; Dovecot appends `?command=…`. */
-export const LOGINS_PATH = '/logins';
+const LOGINS_PATH = '/logins';
 /** The header that carries the secret. */
-export const KEY_HEADER = 'x-api-key';
+const KEY_HEADER = 'x-api-key';
 
 /**
  * Requests have some 200 octets; but what is not read is not counted, and Dovecot lets it pass. A login of 6000 octets, the most that

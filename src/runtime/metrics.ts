@@ -46,10 +46,7 @@ export function histogram<L extends string = never>(
 }
 
 /** A counter for what is counted many times for each request. */
-export function tallyCounter<L extends string>(
-  registry: Registry,
-  options: MetricOptions<L>,
-): TallyCounter {
+export function tallyCounter<L extends string>(registry: Registry, options: MetricOptions<L>): TallyCounter {
   const known = registry.getSingleMetric(options.name);
   if (known instanceof TallyCounter) return known;
   const made = new TallyCounter({ ...naming(options), registers: [registry] });

@@ -5,7 +5,7 @@ import { Counter, Histogram, type HistogramConfiguration } from 'prom-client';
  * looked up once, counting is an addition, and what was counted joins the metric when it is read.
  */
 
-type Labels = Readonly<Record<string, string>>;
+type Labels = Readonly<Partial<Record<string, string>>>;
 
 /** One series of a counter. */
 export interface Tally {
@@ -78,10 +78,7 @@ export class SpreadHistogram extends Histogram {
   readonly #name: string;
   readonly #help: string;
   readonly #bounds: readonly number[];
-  readonly #spreads = new Map<
-    string,
-    { readonly labels: Labels; readonly spread: Spread }
-  >();
+  readonly #spreads = new Map<string, { readonly labels: Labels; readonly spread: Spread }>();
 
   constructor(options: HistogramConfiguration<string> & { readonly buckets: number[] }) {
     super(options);

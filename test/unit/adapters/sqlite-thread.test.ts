@@ -42,8 +42,8 @@ async function refusal(writing: Promise<unknown>): Promise<NotWritten> {
 test('a batch is there for all when it is said to be', async () => {
   await using thread = new WriterThread(path);
   const keys = { session: null, sender: '', instance: null, queueId: 'Q1' };
-  const join = { kind: 'join', keys, fresh: 'fresh', now: 1 } as const;
-  expect(await thread.write(batch({ asks: [join] }))).toEqual({
+  const question = { kind: 'join', keys, fresh: 'fresh', now: 1 } as const;
+  expect(await thread.write(batch({ asks: [question] }))).toEqual({
     answers: [{ kind: 'trace', trace: 'fresh' }],
     hopeless: [],
   });

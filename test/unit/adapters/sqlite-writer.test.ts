@@ -201,9 +201,9 @@ describe('faults', () => {
     const it = given();
     it.write = fails('failed');
     it.writer.open({ trace: 't', keys: KEYS, now: 1 });
-    const answer = expect(it.writer.ask(KEEP)).rejects.toThrow('it failed');
+    const answer = it.writer.ask(KEEP).catch((error: unknown) => error);
     await vi.advanceTimersByTimeAsync(60_000);
-    await answer;
+    expect(await answer).toMatchObject({ message: 'it failed' });
     expect(it.traceLosses).toEqual([[1, 'it failed']]);
     it.write = well;
     await vi.advanceTimersByTimeAsync(60_000);
@@ -213,9 +213,9 @@ describe('faults', () => {
   test('a question that can not be answered by itself is told why', async () => {
     const it = given();
     it.write = () => Promise.resolve({ answers: [{ kind: 'failed', why: 'too big' }], hopeless: [] });
-    const answer = expect(it.writer.ask(KEEP)).rejects.toThrow('too big');
+    const answer = it.writer.ask(KEEP).catch((error: unknown) => error);
     await vi.advanceTimersByTimeAsync(1);
-    await answer;
+    expect(await answer).toMatchObject({ message: 'too big' });
   });
 
   test('the queues have an end: newer decisions and traces are lost and counted', async () => {

@@ -64,7 +64,7 @@ function hit(limit: string, key: string, cost: number): Hit {
   return { limit, key, algorithm: 'window', most: 10, periodMs: 3_600_000, cost, enforced: false };
 }
 
-function limit(name: string): string {
+function table(name: string): string {
   return `[[checks.limits.limit]]\nname = "${name}"\nper = ["login"]\nmost = 10\nperiod = "1h"\n`;
 }
 
@@ -75,7 +75,7 @@ describe('the command', () => {
     folder = await mkdtemp(join(tmpdir(), 'postern-limits-'));
     await writeFile(
       join(folder, 'postern.toml'),
-      `site.hostname = "mx.example.org"\n${limit('one')}${limit('two')}`,
+      `site.hostname = "mx.example.org"\n${table('one')}${table('two')}`,
     );
     await writeFile(join(folder, 'without.toml'), 'site.hostname = "mx.example.org"\n');
     const clock = { now: () => Date.now(), elapsed: () => performance.now() };

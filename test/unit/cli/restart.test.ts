@@ -28,7 +28,7 @@ test('what was settled at the start keeps its value and is named; the rest is ta
     authservId: 'new.example',
     file: {
       ...file,
-      state: { folder: '/elsewhere', history_age: 1000 },
+      state: { folder: '/elsewhere', history_age: 1000, redis: { ...file.state.redis, prefix: 'other:' } },
       policyd: { ...file.policyd, listen: { kind: 'unix', path: '/p' }, mode: 0o600, deadline: 1 },
       milter: { ...file.milter, max_connections: 1, group: '5' },
       admin: { ...file.admin, listen: { kind: 'unix', path: '/a' } },
@@ -38,6 +38,7 @@ test('what was settled at the start keeps its value and is named; the rest is ta
   const { config, waiting } = settle(running, next, ALL);
   expect(waiting).toEqual([
     'state.folder',
+    'state.redis',
     'policyd.listen',
     'policyd.mode',
     'milter.group',

@@ -85,7 +85,7 @@ test.each<[what: string, checks: readonly CheckDefinition[], kept: boolean]>([
 ])('outgoing mail with %s: whether its body is kept', async (_, checks, kept) => {
   const { log, store, registry } = testTools();
   const config = await configOf(checks.length === 0 ? '' : ENABLED, checks);
-  const terms = negotiate({ version: 6, actions: 0x1ff, steps: 0x1fffff });
+  const terms = negotiate({ version: 6, actions: 0x1ff, protocol: 0x1fffff });
   const context = { config, terms, checks: tools(), store, log, metrics: milterMetrics(registry) };
   const origin = { client: client({ login: ZEUS }), direction: 'out', nonSmtp: false } as const;
   const message = new Transaction(context, origin, `<${ZEUS}>`, []);

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
+import { tallySubject } from '../../../src/checks/account.ts';
 import { LoginJudge } from '../../../src/policyd/logins-judge.ts';
 import type { Attempt } from '../../../src/policyd/logins-request.ts';
 import { NO_STATE } from '../../support/checks.ts';
@@ -324,12 +325,15 @@ describe('a success', () => {
     await using given = await givenLogins();
     const judge = judgeOf(given);
     for (const remote of ['10.1.0.1', '10.1.0.2', '10.2.0.1']) await judge.succeeded(attempt({ remote }));
-    const tallies = await given.state.tallies('zeus@olimpus.example', given.clock.now() - DAY_MS);
+    const tallies = await given.state.tallies(
+      tallySubject('zeus@olimpus.example'),
+      given.clock.now() - DAY_MS,
+    );
     expect(tallies).toEqual([
       {
-        subject: 'zeus@olimpus.example',
+        subject: tallySubject('zeus@olimpus.example'),
         hour: given.clock.now() - (given.clock.now() % HOUR_MS),
-        counts: { logins: 3, 'login-networks': 2 },
+        counts: { logins: 3, networks: 2 },
       },
     ]);
   });

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
 
 import { nameKey, pairKey, pairOf } from '../../../src/policyd/logins-keys.ts';
 import { parseLoginRequest } from '../../../src/policyd/logins-request.ts';
@@ -10,6 +11,8 @@ import { mutated, seeded } from '../../support/mutate.ts';
 const ALLOW =
   '{"device_id":"","login":"zeus@olimpus.local","mech":"PLAIN","protocol":"imap","pwhash":"0893","remote":"127.0.0.1","session_id":"fEp9CcZggOx/AAAB","tls":false}';
 
+const ATTRIBUTES = z.record(z.string(), z.unknown()).parse(JSON.parse(ALLOW));
+
 function report(success: boolean, refused: boolean): string {
   return ALLOW.replace('"tls"', `"success":${success},"policy_reject":${refused},"tls"`);
 }
@@ -19,11 +22,11 @@ function parse(command: 'allow' | 'report', text: string): ReturnType<typeof par
 }
 
 function without(name: string): string {
-  return JSON.stringify({ ...(JSON.parse(ALLOW) as object), [name]: undefined });
+  return JSON.stringify({ ...ATTRIBUTES, [name]: undefined });
 }
 
 function changed(values: Record<string, unknown>): string {
-  return JSON.stringify({ ...(JSON.parse(ALLOW) as object), ...values });
+  return JSON.stringify({ ...ATTRIBUTES, ...values });
 }
 
 test('a question', () => {

@@ -5,6 +5,7 @@ import { text } from 'node:stream/consumers';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { describe, expect, test, vi } from 'vitest';
+import { z } from 'zod';
 
 import { logins } from '../../../src/policyd/logins.ts';
 import { BODY_LIMIT } from '../../../src/policyd/logins-server.ts';
@@ -28,22 +29,24 @@ const QUESTION = {
 };
 const GO_ON = { status: 0, msg: '' };
 
+const LINE = z.record(z.string(), z.unknown());
+
 interface Served extends AsyncDisposable {
   readonly given: LoginsGiven;
   readonly listener: Listener;
   readonly daemon: Daemon<Config>;
   readonly registry: Registry;
-  readonly lines: Record<string, unknown>[];
+  readonly lines: z.infer<typeof LINE>[];
   readonly url: string;
 }
 
-async function served(text = '', maxConnections = 8): Promise<Served> {
+async function served(rules = '', maxConnections = 8): Promise<Served> {
   await using cleanup = new AsyncDisposableStack();
-  const given = cleanup.use(await givenLogins(text));
+  const given = cleanup.use(await givenLogins(rules));
   const address = { kind: 'tcp', host: '127.0.0.1', port: 0 } as const;
   const listener = cleanup.use(await openListener({ address, mode: 0, group: null, maxConnections }));
-  const lines: Record<string, unknown>[] = [];
-  const log = pino({ level: 'debug' }, { write: (line) => void lines.push(JSON.parse(line)) });
+  const lines: z.infer<typeof LINE>[] = [];
+  const log = pino({ level: 'debug' }, { write: (line) => void lines.push(LINE.parse(JSON.parse(line))) });
   const registry = new Registry();
   const checks = { state: given.state, notifier: given.notifier, clock: given.clock };
   const daemon = logins(listener, given.config, { log, registry, checks });
@@ -80,6 +83,12 @@ async function report({ url }: Served, success: boolean, refused = false): Promi
 
 function http(body: string, head = 'POST /logins?command=allow HTTP/1.1'): string {
   return `${head}\r\nHost: x\r\nX-API-Key: ${SECRET}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`;
+}
+
+/** A question of so many octets. */
+function filled(octets: number): string {
+  const empty = JSON.stringify(QUESTION);
+  return JSON.stringify({ ...QUESTION, device_id: 'x'.repeat(octets - empty.length) });
 }
 
 function dial({ listener }: Served): Socket {
@@ -193,10 +202,6 @@ describe('what is no question', () => {
 
   test('a body of the greatest length is read, and one octet more is not', async () => {
     await using server = await served();
-    const filled = (octets: number): string => {
-      const empty = JSON.stringify({ ...QUESTION, device_id: '' });
-      return JSON.stringify({ ...QUESTION, device_id: 'x'.repeat(octets - empty.length) });
-    };
     const url = `${server.url}?command=allow`;
     expect((await post(url, filled(BODY_LIMIT))).status).toBe(200);
     expect((await post(url, filled(BODY_LIMIT + 1))).status).toBe(413);
@@ -271,9 +276,7 @@ describe('connections', () => {
         const socket = dial(server);
         socket.write(octets);
         await vi.waitFor(() => expect(server.listener.connections.size).toBe(1));
-        // The octets have gone through the loop when ours for the next connection have.
-        while (octets !== '' && [...server.listener.connections][0]?.bytesRead !== octets.length)
-          await new Promise((resolve) => setImmediate(resolve));
+        await vi.waitFor(() => expect([...server.listener.connections][0]?.bytesRead).toBe(octets.length));
         vi.advanceTimersByTime(ms - 1);
         expect(server.listener.connections.size).toBe(1);
         const closed = once(socket, 'close');
