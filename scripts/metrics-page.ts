@@ -6,6 +6,7 @@ import { storeEvents } from '../src/cli/wiring.ts';
 import { loadConfig } from '../src/config/load.ts';
 import { lmtpMetrics } from '../src/lmtp-filter/metrics.ts';
 import { milterMetrics } from '../src/milter/metrics.ts';
+import { loginsMetrics } from '../src/policyd/logins-metrics.ts';
 import { policydMetrics } from '../src/policyd/metrics.ts';
 import { outcomeObserver, processMetrics, reloadMetrics } from '../src/runtime/metrics.ts';
 import { openLog } from '../src/runtime/telemetry.ts';
@@ -24,6 +25,7 @@ export async function metricsPage(): Promise<string> {
   const loaded = await loadConfig(null);
   if (!loaded.ok) throw new Error('the embedded defaults are not valid');
   policydMetrics(registry, loaded.config);
+  loginsMetrics(registry);
   milterMetrics(registry);
   lmtpMetrics(registry);
   outcomeObserver(registry, []);

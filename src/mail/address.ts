@@ -59,7 +59,8 @@ export function settingsKey(address: Address, delimiter = '+'): string {
 
 /** String.toLowerCase() would change bytes of UTF-8 letters, which are characters of their own here. */
 export function lowerAscii(text: string): string {
-  return text.replaceAll(/[A-Z]+/g, (letters) => letters.toLowerCase());
+  // Most text has none, and keeps its string.
+  return /[A-Z]/.test(text) ? text.replaceAll(/[A-Z]+/g, (letters) => letters.toLowerCase()) : text;
 }
 
 function stripBrackets(text: string): string {

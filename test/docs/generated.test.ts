@@ -62,6 +62,8 @@ describe('examples/postern.toml', () => {
     const { privateKey } = generateKeyPairSync('ed25519');
     const pem = privateKey.export({ type: 'pkcs8', format: 'pem' });
     await writeFile(join(folder, 'mail.private'), pem, { mode: 0o600 });
+    await writeFile(join(folder, 'redis.password'), 'x\n', { mode: 0o600 });
+    await writeFile(join(folder, 'redis-ca.pem'), '-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n');
     await writeFile(join(folder, 'webhook.header'), 'Authorization: Bearer x\n', { mode: 0o600 });
   });
 
@@ -80,7 +82,8 @@ describe('examples/postern.toml', () => {
 
   test('loads with every line in force', async () => {
     const path = join(folder, 'all.toml');
-    const text = (await example()).replaceAll(/^#(?=[^ \n]| {2}")/gm, '');
+    // The default of `tls` says no to the certificates for it.
+    const text = (await example()).replaceAll(/^#(?=[^ \n]| {2}")/gm, '').replace('tls = false', 'tls = true');
     expect(text).not.toMatch(/^#\S/m);
     expect(text).toMatch(/^\[\[override\]\]$/m);
     await writeFile(path, text);

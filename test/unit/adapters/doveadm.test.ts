@@ -177,12 +177,11 @@ describe('connections', () => {
   });
 
   test('that Dovecot closed while it was idle cost nothing', async () => {
-    const { doveadm, server, questions } = await rig(say(USUAL));
+    const { doveadm, server, connections } = await rig(say(USUAL));
     await doveadm.quota('zeus@x');
-    server.on('request', (request) => {
-      // The next request on the connection meets its end; a new connection is answered.
-      if (questions.length === 1) request.socket.destroy();
-    });
+    // The next request on the connection meets its end.
+    server.prependOnceListener('request', (request) => request.socket.destroy());
     expect(await doveadm.quota('zeus@x')).toHaveLength(1);
+    expect(connections()).toBe(2);
   });
 });
