@@ -1,6 +1,7 @@
 import { z } from 'zod';
 
-import type { Client, Direction } from '../mail/envelope.ts';
+import type { Client, Direction, Recipient } from '../mail/envelope.ts';
+import type { HeaderList } from '../mail/header.ts';
 import type { Message } from '../mail/message.ts';
 import type { Address, ReversePath } from '../mail/address.ts';
 import type { Clock } from '../ports/clock.ts';
@@ -47,6 +48,12 @@ export interface EndFacts extends MailFacts {
   readonly accepted: readonly Address[];
   /** How many recipients the message really has. */
   readonly recipientCount: number;
+}
+
+/** Known once the header section has ended. */
+export interface HeadFacts extends MailFacts {
+  readonly recipients: readonly Recipient[];
+  readonly headers: HeaderList;
 }
 
 /** Known once the whole message is there. */
@@ -155,6 +162,38 @@ export interface CheckSpec<S extends Stage, Shape extends z.ZodRawShape> extends
   undo?(context: CheckContext<S, z.output<z.ZodObject<Shape>>>): void;
 }
 
+/** What a check that reads the body while it comes says of itself. */
+export interface BodyCheckSpec<Shape extends z.ZodRawShape> extends Omit<
+  CheckSpec<'message', Shape>,
+  'run' | 'undo'
+> {
+  /**
+   * Begins with a message whose header section has ended. May throw, as `run`. Where the whole message is there at once the runner gives it piece by
+   * piece all the same. `signal` aborts when nobody wants to know any more.
+   */
+  read(context: ReadContext<z.output<z.ZodObject<Shape>>>): BodyReader;
+}
+
+export interface ReadContext<O> {
+  readonly facts: HeadFacts;
+  readonly tools: CheckTools;
+  readonly options: O;
+  readonly signal: AbortSignal;
+}
+
+/** A check at work on a body that is still coming. */
+export interface BodyReader {
+  /**
+   * The next octets, which stay as they are. A promise: nothing more is given until it is kept. May throw, or reject: it is given no more then, and
+   * the outcome is made of the error.
+   */
+  write(chunk: Uint8Array): Promise<void> | undefined;
+  /** The body has ended: what was found. */
+  end(
+    context: Omit<CheckContext<'message', never>, 'options'>,
+  ): Promise<readonly Finding[]> | readonly Finding[];
+}
+
 export interface CheckContext<S extends Stage, O> {
   readonly facts: Facts[S];
   readonly tools: CheckTools;
@@ -175,6 +214,8 @@ export interface BoundCheck<S extends Stage> extends CheckInfo<S> {
     context: Omit<CheckContext<S, never>, 'options' | 'deadlineMs'>,
   ): Promise<readonly Finding[]> | readonly Finding[];
   undo?(context: Omit<CheckContext<S, never>, 'options' | 'deadlineMs'>): void;
+  /** Stage `message` only: it can read the body while it comes; `run` reads it afterwards. */
+  read?(context: Omit<ReadContext<never>, 'options'>): BodyReader;
 }
 
 export type AnyBoundCheck = { [S in Stage]: BoundCheck<S> }[Stage];
@@ -215,6 +256,40 @@ export function messageCheck<Shape extends z.ZodRawShape>(
   spec: CheckSpec<'message', Shape>,
 ): CheckDefinition {
   return { ...spec, openCodes: spec.codesOf !== undefined, bind: binder(spec) };
+}
+
+/** A check of the whole message that reads the body while it comes: nothing has to be kept for it. */
+export function bodyCheck<Shape extends z.ZodRawShape>(spec: BodyCheckSpec<Shape>): CheckDefinition {
+  const schema = z.strictObject(spec.options);
+  const bind = binder({
+    ...spec,
+    async run({ facts, tools, options, prior, signal, deadlineMs }) {
+      const { message, ...known } = facts;
+      const { headers, body, envelope } = message;
+      const reader = spec.read({
+        facts: { ...known, headers, recipients: envelope.recipients },
+        tools,
+        options,
+        signal,
+      });
+      for await (const chunk of body.chunks()) {
+        signal.throwIfAborted();
+        await reader.write(chunk);
+      }
+      return reader.end({ facts, tools, prior, signal, deadlineMs });
+    },
+  });
+  return {
+    ...spec,
+    openCodes: spec.codesOf !== undefined,
+    bind: (options, deadlineMs) => {
+      const parsed = schema.parse(options);
+      return {
+        ...bind(options, deadlineMs),
+        read: (context) => spec.read({ ...context, options: parsed }),
+      };
+    },
+  };
 }
 
 function binder<S extends Stage, Shape extends z.ZodRawShape>(

@@ -8,11 +8,13 @@ import {
   type CheckTools,
   type EndFacts,
   type Facts,
+  type HeadFacts,
   type MailFacts,
   type MessageFacts,
   type RcptFacts,
   type Stage,
 } from './check.ts';
+import { Reading, Stalled } from './reading.ts';
 import { after, type Soon } from './soon.ts';
 
 /** Told of each outcome as it is made; for metrics. */
@@ -35,6 +37,8 @@ export class CheckRun {
   /** Of the message, not of single recipients. */
   readonly #outcomes = new Map<string, Soon<Outcome>>();
   readonly #underWay = new Set<Attempt>();
+  /** By the name of the check. */
+  readonly #readings = new Map<string, Reading>();
   #ended: Ending | null = null;
 
   /** `checks` in the order of the check list; a check comes after those it needs. */
@@ -56,10 +60,32 @@ export class CheckRun {
     }
   }
 
+  /** Starts the checks that read the body while it comes. Called at most once, after `startMail`; without it they read it at the end. */
+  startBody(facts: HeadFacts): void {
+    if (this.#ended !== null) return;
+    for (const check of this.#checks) {
+      if (check.stage !== 'message' || check.read === undefined) continue;
+      this.#readings.set(check.name, new Reading(check, facts, this.#tools));
+    }
+  }
+
+  /** The next octets of the body, after `startBody`. They must not change any more. A promise is to be awaited before more is given; it does not reject. */
+  body(chunk: Uint8Array): Promise<void> | undefined {
+    if (this.#readings.size === 0) return undefined;
+    let pending: Promise<void>[] | null = null;
+    for (const reading of this.#readings.values()) {
+      const taken = reading.write(chunk);
+      if (taken !== undefined) (pending ??= []).push(taken);
+    }
+    return pending === null ? undefined : Promise.all(pending).then(() => undefined);
+  }
+
   /** Starts the checks that need the whole message. Called at most once, after `startMail`. */
   startMessage(facts: MessageFacts): void {
     for (const check of this.#checks) {
-      if (check.stage === 'message') this.#start(check, facts);
+      if (check.stage !== 'message') continue;
+      const reading = this.#readings.get(check.name);
+      this.#start(reading === undefined ? check : { ...check, run: reading.run }, facts);
     }
   }
 
@@ -129,7 +155,9 @@ export class CheckRun {
     for (const { check } of outcomes) {
       const place = places.get(check) ?? -1;
       if (place < last)
-        return outcomes.toSorted((one, other) => (places.get(one.check) ?? 0) - (places.get(other.check) ?? 0));
+        return outcomes.toSorted(
+          (one, other) => (places.get(one.check) ?? 0) - (places.get(other.check) ?? 0),
+        );
       last = place;
     }
     return outcomes;
@@ -153,6 +181,7 @@ export class CheckRun {
   #end(ending: Ending): void {
     this.#ended = ending;
     for (const attempt of this.#underWay) attempt.end(ending);
+    for (const reading of this.#readings.values()) reading.abort(new Ended(ending));
   }
 
   #start<S extends Stage>(check: BoundCheck<S>, facts: Facts[S]): void {
@@ -243,7 +272,7 @@ function placesIn(checks: Checks): ReadonlyMap<string, number> {
 function all(outcomes: readonly Soon<Outcome>[]): Soon<readonly Outcome[]> {
   const there: Outcome[] = [];
   for (const outcome of outcomes) {
-    if (outcome instanceof Promise) return Promise.all(outcomes);
+    if (outcome instanceof Promise) return Promise.all(outcomes.map((each) => Promise.resolve(each)));
     there.push(outcome);
   }
   return there;
@@ -252,6 +281,17 @@ function all(outcomes: readonly Soon<Outcome>[]): Soon<readonly Outcome[]> {
 interface Ending {
   readonly reason: UnavailableReason;
   readonly detail: string;
+}
+
+/** Thrown by what was ended from outside. */
+class Ended extends Error {
+  readonly ending: Ending;
+
+  constructor(ending: Ending) {
+    super(ending.detail);
+    this.name = 'Ended';
+    this.ending = ending;
+  }
 }
 
 const OVERRUN: Ending = { reason: 'deadline', detail: 'the time for the whole answer was used up' };
@@ -292,6 +332,8 @@ class Attempt {
   failed(error: unknown): Outcome {
     if (error instanceof NeighbourError) return this.#unavailable('neighbour', causes(error));
     if (error instanceof UnmetNeed) return this.#unavailable('needs', error.message);
+    if (error instanceof Stalled) return this.#unavailable('deadline', error.message);
+    if (error instanceof Ended) return this.#unavailable(error.ending.reason, error.ending.detail);
     return this.#unavailable('failed', causes(error));
   }
 

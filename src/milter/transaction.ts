@@ -84,7 +84,10 @@ export class Transaction {
     const { max_message_size: limit, memory_per_message: memory } = config.file.milter;
     const bodyIsRead = wanted.some(
       (check) =>
-        check.stage === 'message' && check.headersOnly !== true && check.directions.includes(direction),
+        check.stage === 'message' &&
+        check.read === undefined &&
+        check.headersOnly !== true &&
+        check.directions.includes(direction),
     );
     this.spool = bodyIsRead ? new Spool({ memory, limit, folder: config.file.state.folder }) : null;
     this.run.startMail(this.facts);
@@ -160,6 +163,9 @@ export class Transaction {
     this.#phase = 'body';
     this.#headers = new HeaderList(this.#fields);
     if (this.facts.direction === 'out') this.#chooseSigner(this.#headers);
+    if (this.#refusal === null) {
+      this.run.startBody({ ...this.facts, recipients: this.#recipients, headers: this.#headers });
+    }
   }
 
   /** Takes the chunk over. A promise is to be awaited before more is given; it does not reject. */
@@ -170,8 +176,11 @@ export class Transaction {
     if (this.#bodyOctets > limit) this.refuse(tooLarge(limit));
     if (this.#refusal !== null || chunk.length === 0) return undefined;
     this.#feedSigner(chunk);
+    const read = this.run.body(chunk);
     const written = this.spool?.write(chunk);
-    return written === undefined ? undefined : this.#spilled(written);
+    if (written === undefined) return read;
+    const spilled = this.#spilled(written);
+    return read === undefined ? spilled : Promise.all([read, spilled]).then(() => undefined);
   }
 
   /** No more will come; also when the MTA left out what may be left out. */
