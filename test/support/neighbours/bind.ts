@@ -30,6 +30,9 @@ export interface Bind extends AsyncDisposable {
   readonly folder: string;
   /** Replaces or adds a zone while the server runs; resolves when it answers from the new text. */
   setZone(name: string, text: string): Promise<void>;
+  /** Packets reach it from now on, because the kernel takes them, and it answers none. */
+  freeze(): void;
+  thaw(): void;
   log(): string;
   stop(): Promise<void>;
 }
@@ -83,6 +86,8 @@ export async function startBind(options: BindOptions): Promise<Bind> {
     resolvConf,
     folder: folder.path,
     setZone,
+    freeze: () => named.signal('SIGSTOP'),
+    thaw: () => named.signal('SIGCONT'),
     log: () => named.output(),
     stop: () => owned.disposeAsync(),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
