@@ -10,6 +10,7 @@ import { readSmallFile } from './files.ts';
 import { readApiKey } from './logins-key.ts';
 import { keyPath, readIssues, type IssueProblem } from './issues.ts';
 import { readSigningKey } from './keys.ts';
+import { readListFiles } from './list-files.ts';
 import { mergePolicy } from './policy.ts';
 import { readRedisFiles } from './redis.ts';
 import { configSchema, schemaFor, type ConfigFile } from './schema.ts';
@@ -50,13 +51,14 @@ export async function loadConfig(
   }));
   if (!usable) return { ok: false, problems: inFileOrder(problems) };
 
+  const folder = path === null ? process.cwd() : dirname(resolve(path));
+  problems.push(...(await readListFiles(name, root, folder)));
   problems.push(...joinCodes(name, root), ...controlCharacters(name, root));
   const consistency = new ConsistencyCheck(name, root, checks);
   consistency.names();
   const read = readValues(name, root, checks);
   // What a line that could not be read says is not missing.
   problems.push(...read.problems.filter((problem) => mistakes.length === 0 || !problem.missing));
-  const folder = path === null ? process.cwd() : dirname(resolve(path));
   const keys: SigningKey[] = [];
   let apiKey: string | null = null;
   if (read.file !== null) {

@@ -162,7 +162,7 @@ export function referencePage(checks: readonly CheckDefinition[], schema: Schema
   const parts = [
     '# Configuration',
     'One TOML file for all daemons. `postern check` reads it and names every mistake with file, line and column. The file is the one given with `--config`, else `postern.toml` in the current folder, else `/etc/postern/postern.toml`; without any of them the defaults below hold. `examples/postern.toml` has every key with its default.',
-    'Relative paths start from the folder of the file. This page is written by `npm run generate` from the program.',
+    'Relative paths start from the folder of the file. In a list of texts an entry `"file:PATH"` stands for the lines of that file, which is read again at a reload; empty lines and lines that begin with `#` do not count. This page is written by `npm run generate` from the program.',
     '## Values',
     table(['Type', 'Written as'], VALUE_FORMS),
   ];
