@@ -5,7 +5,7 @@ import { sweepables, type Sweepable } from './sqlite-expiry.ts';
 import { first, inColumns, numberAt } from './sqlite-row.ts';
 
 /** What one slice may take of the event loop; slices are made smaller or larger until they do. */
-const SLICE_MS = 2;
+const SLICE_MS = 1;
 const SMALLEST_SLICE = 10;
 const LARGEST_SLICE = 1000;
 /** Between two slices whoever waits has his turn, for as long as the slice took, and no longer than this. */
@@ -83,7 +83,7 @@ export class Sweeper {
   }
 
   #adapt(took: number): void {
-    if (took > SLICE_MS) this.#slice = Math.max(SMALLEST_SLICE, Math.floor(this.#slice / 2));
+    if (took > SLICE_MS) this.#slice = Math.max(SMALLEST_SLICE, Math.floor((this.#slice * SLICE_MS) / took));
     else if (took < SLICE_MS / 2) this.#slice = Math.min(LARGEST_SLICE, this.#slice * 2);
   }
 }

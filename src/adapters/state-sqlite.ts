@@ -24,6 +24,8 @@ export interface SqliteStateOptions {
   readonly most?: number;
   /** What no caller waits for went wrong: a sweep, or the checkpoints. */
   readonly failed?: (error: Error) => void;
+  /** Told of each failure that callers are told of, for the log. */
+  readonly troubled?: (error: Error) => void;
 }
 
 /** The state, as SQLite keeps it. */
@@ -34,21 +36,25 @@ export interface SqliteState extends State, AsyncDisposable {
 
 const MOST = 5_000_000;
 const EXPIRE_EVERY_MS = 60_000;
+/** The longest a statement may block the event loop for another's lock, our checkpoint thread's included. The group tries again without blocking. */
+const LOCK_MS = 2;
 
 /** The state of one machine: a file in `folder` that all daemons share. @throws {StoreUnusable} */
 export async function openSqliteState(
   folder: string,
   clock: Clock,
-  { most = MOST, failed = warn }: SqliteStateOptions = {},
+  { most = MOST, failed = warn, troubled = quiet }: SqliteStateOptions = {},
 ): Promise<SqliteState> {
   const database = await openDatabase(folder, STATE_SCHEMA);
-  return new StateFile(database, databasePath(folder, STATE_SCHEMA), clock, most, failed);
+  database.exec(`PRAGMA busy_timeout = ${LOCK_MS}`);
+  return new StateFile(database, databasePath(folder, STATE_SCHEMA), clock, { most, failed, troubled });
 }
 
 class StateFile implements SqliteState {
   readonly #database: DatabaseSync;
   readonly #path: string;
   readonly #clock: Clock;
+  readonly #troubled: (error: Error) => void;
   readonly #limits: LimitTable;
   readonly #greylist: GreylistTable;
   readonly #reservations: ReservationTable;
@@ -65,12 +71,12 @@ class StateFile implements SqliteState {
     database: DatabaseSync,
     path: string,
     clock: Clock,
-    most: number,
-    failed: (error: Error) => void,
+    { most, failed, troubled }: Required<SqliteStateOptions>,
   ) {
     this.#database = database;
     this.#path = path;
     this.#clock = clock;
+    this.#troubled = troubled;
     this.#limits = new LimitTable(database);
     this.#greylist = new GreylistTable(database);
     this.#reservations = new ReservationTable(database);
@@ -78,9 +84,8 @@ class StateFile implements SqliteState {
     this.#accounts = new AccountTable(database);
     this.#ping = database.prepare('SELECT rows FROM size LIMIT 1');
     this.#group = new WriteGroup(database, {
-      whenFree,
       committed: () => this.#checkpointer.wanted(),
-      explained: (error) => unusable(path, error),
+      explained: (error) => this.#explained(error),
     });
     this.#sweeper = new Sweeper(database, most, (work) => this.#write(work));
     this.#checkpointer = new Checkpointer(path, (error) => {
@@ -225,8 +230,14 @@ class StateFile implements SqliteState {
       if (!isBusy(why)) throw why;
       return await whenFree(() => this.#group.read(work));
     } catch (error) {
-      throw unusable(this.#path, error);
+      throw this.#explained(error);
     }
+  }
+
+  #explained(error: unknown): Error {
+    const explained = unusable(this.#path, error);
+    this.#troubled(explained);
+    return explained;
   }
 
   /** A transaction that others of this turn share. */
@@ -242,6 +253,8 @@ function shareOf({ used, most }: Counter): number {
 function warn(error: Error): void {
   process.emitWarning(error);
 }
+
+function quiet(): void {}
 
 function asError(error: unknown): Error {
   return error instanceof Error ? error : new Error('something that is no error was thrown');

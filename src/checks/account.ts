@@ -1,8 +1,14 @@
 import { z } from 'zod';
 
-import { lowerAscii, settingsKey } from '../mail/address.ts';
-import type { Sighting, SightingResult, Standing, StandingKind, Tally } from '../ports/accounts.ts';
-import { KEY_LIMIT } from '../ports/limits.ts';
+import { settingsKey } from '../mail/address.ts';
+import {
+  STANDINGS,
+  type Sighting,
+  type SightingResult,
+  type Standing,
+  type StandingKind,
+} from '../ports/accounts.ts';
+import type { HitResult } from '../ports/limits.ts';
 import type { State } from '../ports/state.ts';
 import type { Finding } from '../verdict/finding.ts';
 import {
@@ -11,21 +17,21 @@ import {
   stageFor,
   type Activity,
   type Baseline,
-  type Measure,
   type Signal,
 } from './account-baseline.ts';
+import { activityOf, HOUR_MS, hourOf, tallySubject } from './account-hours.ts';
+import { accountKey } from './account-key.ts';
+import { countSlow, giveBackSlow } from './account-slow.ts';
 import { admissionCheck, endCheck, type CheckTools, type RcptFacts } from './check.ts';
 import { networkOf } from './networks.ts';
 import { duration } from './options.ts';
+import { shellWord } from './shell-word.ts';
 
-const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 /** How far back a login's habits go. */
 const PAST_MS = 30 * DAY_MS;
 /** Logins whose baseline is remembered. */
 const BASELINE_LIMIT = 10_000;
-/** Counter of `account.slow`. */
-export const SLOW_LIMIT = 'account-slow';
 
 const floor = (usual: number, what: string): z.ZodDefault<z.ZodInt> =>
   z
@@ -105,6 +111,9 @@ export const accountCheck = admissionCheck({
     const { login } = facts.client;
     return login === null ? [] : judge(accountKey(login), facts, tools, options);
   },
+  undo({ facts, tools }) {
+    giveBackSlow(facts, tools);
+  },
 });
 
 /** Recipients that were refused after all, by Postfix or by a later check: who sends to addresses that do not exist has bought a list. */
@@ -125,21 +134,15 @@ export const accountEndCheck = endCheck({
     const refused = facts.accepted.length - facts.recipientCount;
     // DATA and the end of the message tell of the same.
     if (login === null || refused <= 0 || facts.moment === 'data') return [];
-    const now = tools.clock.now();
     const entry = {
       subject: tallySubject(accountKey(login)),
-      hour: now - (now % HOUR_MS),
+      hour: hourOf(tools.clock.now()),
       counts: { refusals: refused },
     };
     await tools.state.tally([entry]);
     return [];
   },
 });
-
-/** Under which a login is known, however it writes itself. */
-export function accountKey(login: string): string {
-  return lowerAscii(login).slice(0, KEY_LIMIT);
-}
 
 async function judge(
   login: string,
@@ -148,8 +151,7 @@ async function judge(
   options: Options,
 ): Promise<readonly Finding[]> {
   const { state } = tools;
-  const now = tools.clock.now();
-  const hour = now - (now % HOUR_MS);
+  const hour = hourOf(tools.clock.now());
   const [standing, seen, past] = await Promise.all([
     state.standing(login),
     state.seen(sightingsOf(login, facts, tools)),
@@ -159,13 +161,8 @@ async function judge(
   await state.tally([{ subject, hour, counts: countsOf(seen) }]);
   const [current] = await state.tallies(subject, hour);
   const signals = signalsOf(activityOf(current), past, floorsOf(options), options.factor);
-  const raised = await raise(login, signals, past, tools, options);
-  return findings(raised ?? standing, login, tools, options);
-}
-
-/** Hours of activity are kept under this. */
-export function tallySubject(login: string): string {
-  return `account ${login}`;
+  const raised = await raise(login, standing, signals, past, tools, options);
+  return findings(raised ?? standing, login, facts, tools, options);
 }
 
 /** In the order in which `countsOf` reads them. */
@@ -196,17 +193,6 @@ function countsOf(seen: readonly SightingResult[]): Readonly<Record<string, numb
   };
 }
 
-function activityOf(hour: Tally | undefined): Activity {
-  const count = (measure: Measure): number => hour?.counts[measure] ?? 0;
-  return {
-    recipients: count('recipients'),
-    domains: count('domains'),
-    'new-recipients': count('new-recipients'),
-    refusals: count('refusals'),
-    networks: count('networks'),
-  };
-}
-
 function floorsOf(options: Options): Activity {
   const { recipients, domains, new_recipients: strangers, refusals, networks } = options;
   return { recipients, domains, 'new-recipients': strangers, refusals, networks };
@@ -222,7 +208,7 @@ const pasts = new WeakMap<State, Map<string, Remembered>>();
 
 async function pastOf(login: string, hour: number, { state }: CheckTools): Promise<Baseline> {
   let known = pasts.get(state);
-  if (known === undefined) pasts.set(state, (known = new Map()));
+  if (known === undefined) pasts.set(state, (known = new Map<string, Remembered>()));
   const remembered = known.get(login);
   if (remembered?.hour === hour) return remembered.baseline;
   const hours = await state.tallies(tallySubject(login), hour - PAST_MS);
@@ -239,13 +225,14 @@ async function pastOf(login: string, hour: number, { state }: CheckTools): Promi
 /** Sets the stage that the signals reach, when it is more severe than the login's; null: it stays as it is. */
 async function raise(
   login: string,
+  known: Standing | null,
   signals: readonly Signal[],
   past: Baseline,
   tools: CheckTools,
   options: Options,
 ): Promise<Standing | null> {
   const kind = stageFor(signals.length, options);
-  if (kind === null) return null;
+  if (kind === null || STANDINGS.indexOf(kind) <= STANDINGS.indexOf(known?.kind ?? 'free')) return null;
   const since = tools.clock.now();
   const lasting = kind === 'hold' || kind === 'block';
   const why = signals
@@ -260,23 +247,24 @@ async function raise(
     until: lasting ? null : since + options.lasts,
   };
   if (!(await tools.state.raiseStanding(standing))) return null;
+  const word = shellWord(login);
   tools.notifier.notify({
     event: 'account',
     time: since,
     subject: login,
-    text: `${login} behaves unlike itself (${why}): ${EFFECT[kind]}`,
+    text: `${login} behaves unlike itself (${why}); its stage is "${kind}" now: ${MEANT[kind]}`,
     advice: [
       'Ask its owner. When somebody else has the password: change it, then end the sessions.',
       'postern sender list',
-      `postern sender release ${login}`,
-      `postern sender block ${login}`,
+      ...(word === null ? [] : [`postern sender release ${word}`, `postern sender block ${word}`]),
     ],
     facts: { login, stage: kind, signals: signals.length, hours_known: past.hours },
   });
   return standing;
 }
 
-const EFFECT: Readonly<Record<Exclude<StandingKind, 'free'>, string>> = {
+/** What the stages are for; what is done is the operator's rule for `account.STAGE`. */
+const MEANT: Readonly<Record<Exclude<StandingKind, 'free'>, string>> = {
   observe: 'it may send as before',
   slow: 'it may send a little in each hour',
   hold: 'what it sends is put on hold',
@@ -286,7 +274,8 @@ const EFFECT: Readonly<Record<Exclude<StandingKind, 'free'>, string>> = {
 async function findings(
   standing: Standing | null,
   login: string,
-  { state }: CheckTools,
+  facts: RcptFacts,
+  tools: CheckTools,
   options: Options,
 ): Promise<readonly Finding[]> {
   if (standing === null) return [];
@@ -300,19 +289,16 @@ async function findings(
       return [{ code: 'account.hold', detail }];
     case 'block':
       return [{ code: 'account.block', detail }];
-    case 'slow': {
-      const [result] = await state.hit([
-        {
-          limit: SLOW_LIMIT,
-          key: login,
-          algorithm: 'window',
-          most: options.slow_recipients,
-          periodMs: HOUR_MS,
-          cost: 1,
-          enforced: true,
-        },
-      ]);
-      return [{ code: result?.within === false ? 'account.slow' : 'account.observe', detail }];
-    }
+    case 'slow':
+      return [slowFinding(await countSlow(login, options.slow_recipients, facts, tools), detail, options)];
   }
+}
+
+function slowFinding(result: HitResult | null, detail: string, { slow_recipients: most }: Options): Finding {
+  return result?.within === false
+    ? {
+        code: 'account.slow',
+        detail: `${detail}; slow: ${Math.ceil(result.used)} of ${most} recipients used within 1h`,
+      }
+    : { code: 'account.observe', detail };
 }

@@ -4,6 +4,7 @@ import type { Notice } from '../ports/notifier.ts';
 import type { Finding } from '../verdict/finding.ts';
 import type { CheckTools, MailFacts } from './check.ts';
 import { limitCode, periodText, type Limit } from './limit-options.ts';
+import { shellWord } from './shell-word.ts';
 
 /** A limit that has no room. */
 export interface Excess {
@@ -62,21 +63,14 @@ function usageText({ name, of }: Limit, { key, most, periodMs }: Hit, { used }: 
   return `limit "${name}": ${Math.ceil(used)} of ${most} ${of} within ${periodText(periodMs)} used by ${printable(key, 320)}`;
 }
 
-/** Commands to copy into a shell. A key that can't stand there as it is was chosen by somebody who sends odd mail. */
+/** Commands to copy into a shell. */
 function advice(name: string, key: string): readonly string[] {
-  if (!/^[\x20-\x7e]+$/.test(key)) return [`postern limits list --limit ${name} --over`];
   const word = shellWord(key);
+  if (word === null) return [`postern limits list --limit ${name} --over`];
   return [
     `postern limits list --limit ${name} --key ${word}`,
     `postern limits reset --limit ${name} --key ${word}`,
   ];
-}
-
-/** What a POSIX shell takes for this text, and nothing else. */
-function shellWord(text: string): string {
-  return /^[A-Za-z0-9_.@%+:/][A-Za-z0-9_.@%+:/=-]*$/.test(text)
-    ? text
-    : `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }
 
 function waitText(ms: number): string {

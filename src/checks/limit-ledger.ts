@@ -17,20 +17,24 @@ export const CHARGE_LIMIT = 10_000;
 /** What one message was counted for, so that nothing is counted twice and everything can be given back. */
 export class Ledger {
   #charges: Charge[] = [];
-  readonly #ids = new Set<string>();
+  /** Recipients that were counted one by one; a message can have a thousand. */
+  readonly #counted = new Set<string>();
   /** Recipients that were given back at DATA or at the end of the message. */
   #missing = 0;
 
   /** Whether this is counted already: messages and bytes once for each counter, recipients each once. */
   has(limit: Limit, key: string, recipient: string): boolean {
-    return this.#ids.has(idOf(limit, key, recipient));
+    if (limit.of === 'recipients') return this.#counted.has(idOf(limit, key, recipient));
+    // By name: a reload, and another policy_context, have the limit as another object.
+    return this.#charges.some(({ limit: { name }, hit }) => name === limit.name && hit.key === key);
   }
 
   add(charges: readonly Charge[]): void {
     for (const charge of charges) {
       if (this.#charges.length >= CHARGE_LIMIT) return;
       this.#charges.push(charge);
-      this.#ids.add(idOf(charge.limit, charge.hit.key, charge.recipient));
+      const { limit, hit, recipient } = charge;
+      if (limit.of === 'recipients') this.#counted.add(idOf(limit, hit.key, recipient));
     }
   }
 
@@ -38,7 +42,7 @@ export class Ledger {
   takeRecipient(recipient: string): readonly Hit[] {
     const taken = this.#charges.filter((charge) => charge.recipient === recipient);
     if (taken.length === 0) return [];
-    for (const { limit, hit } of taken) this.#ids.delete(idOf(limit, hit.key, recipient));
+    for (const { limit, hit } of taken) this.#counted.delete(idOf(limit, hit.key, recipient));
     this.#charges = this.#charges.filter((charge) => charge.recipient !== recipient);
     return taken.map(({ hit }) => hit);
   }
@@ -47,22 +51,31 @@ export class Ledger {
   takeAll(): readonly Hit[] {
     const sums = summed(this.#charges);
     this.#charges = [];
-    this.#ids.clear();
+    this.#counted.clear();
     return sums;
   }
 
   /**
    * What to give back when so many recipients were refused by others after we had accepted them. Which ones they were nobody tells, so counters of
-   * single recipients keep them.
+   * single recipients, and of chosen ones, keep them: else bad addresses would make room for others.
    */
   takeMissing(count: number): readonly Hit[] {
     const more = count - this.#missing;
     if (more <= 0) return [];
     this.#missing = count;
-    const concerned = this.#charges.filter(
-      ({ limit }) => limit.of === 'recipients' && !namesRecipient(limit),
-    );
-    return summed(concerned).map((hit) => ({ ...hit, cost: Math.min(more, hit.cost) }));
+    const taken: Charge[] = [];
+    const left = new Map<string, number>();
+    this.#charges = this.#charges.filter((charge) => {
+      const { limit, hit } = charge;
+      if (limit.of !== 'recipients' || namesRecipient(limit)) return true;
+      const counter = `${hit.limit}\0${hit.key}`;
+      const rest = left.get(counter) ?? more;
+      if (rest === 0) return true;
+      left.set(counter, rest - 1);
+      taken.push(charge);
+      return false;
+    });
+    return summed(taken);
   }
 
   /** Charges of bytes that were counted with another size. */
@@ -78,8 +91,8 @@ export class Ledger {
   }
 }
 
-function namesRecipient({ per }: Limit): boolean {
-  return per.includes('recipient') || per.includes('recipient-domain');
+function namesRecipient({ per, recipients }: Limit): boolean {
+  return per.includes('recipient') || per.includes('recipient-domain') || recipients.patterns.length > 0;
 }
 
 /** One hit for each counter, with all its cost. */
@@ -92,8 +105,8 @@ function summed(charges: readonly Charge[]): readonly Hit[] {
   return [...sums.values()];
 }
 
-function idOf({ name, of }: Limit, key: string, recipient: string): string {
-  return of === 'recipients' ? `${name}\0${key}\0${recipient}` : `${name}\0${key}`;
+function idOf({ name }: Limit, key: string, recipient: string): string {
+  return `${name}\0${key}\0${recipient}`;
 }
 
 const ledgers = new WeakMap<MessageIdentity, Ledger>();

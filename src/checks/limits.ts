@@ -3,7 +3,7 @@ import { sessionKey } from '../mail/envelope.ts';
 import type { Account } from '../ports/directory.ts';
 import type { Hit } from '../ports/limits.ts';
 import type { Finding } from '../verdict/finding.ts';
-import { selects } from './address-pattern.ts';
+import { selects, type Selection } from './address-pattern.ts';
 import { admissionCheck, type CheckTools, type RcptFacts } from './check.ts';
 import { excessFinding, notifyExcess } from './limit-excess.ts';
 import { accountName, limitKey, senderKey, type KeyTerms } from './limit-keys.ts';
@@ -73,12 +73,16 @@ function concerns(limit: Limit, facts: RcptFacts, delimiter: string): boolean {
   return (
     (limit.direction === 'both' || limit.direction === direction) &&
     (!limit.without_login || login === null) &&
-    selects(limit.logins, login === null ? null : lowerAscii(login)) &&
-    selects(limit.senders, senderKey(sender, delimiter)) &&
-    selects(limit.recipients, settingsKey(recipient, delimiter)) &&
+    (all(limit.logins) || selects(limit.logins, login === null ? null : lowerAscii(login))) &&
+    (all(limit.senders) || selects(limit.senders, senderKey(sender, delimiter))) &&
+    (all(limit.recipients) || selects(limit.recipients, settingsKey(recipient, delimiter))) &&
     (limit.clients.text.length === 0 || limit.clients.has(client.address)) &&
     (limit.not_clients.text.length === 0 || !limit.not_clients.has(client.address))
   );
+}
+
+function all({ patterns }: Selection): boolean {
+  return patterns.length === 0;
 }
 
 function isNew({ limit, key }: Counter, facts: RcptFacts, ledger: Ledger, tools: CheckTools): boolean {
@@ -103,11 +107,14 @@ function accountsOf(
   { directory }: CheckTools,
   signal: AbortSignal,
 ): Soon<Accounts> {
-  const names = new Set(counters.flatMap(({ account }) => (account === null ? [] : [account])));
-  if (names.size === 0) return NO_ACCOUNTS;
+  if (counters.every(({ account }) => account === null)) return NO_ACCOUNTS;
   const accounts = new Map<string, Account>();
   const pending: Promise<void>[] = [];
-  for (const name of names) {
+  let last: string | null = null;
+  for (const { account: name } of counters) {
+    // Nearly always all limits are about one account.
+    if (name === null || name === last || accounts.has(name)) continue;
+    last = name;
     const account = directory.account(name, signal);
     if (account instanceof Promise) pending.push(account.then((found) => void accounts.set(name, found)));
     else accounts.set(name, account);

@@ -1,6 +1,7 @@
 import type { AccountState } from '../ports/accounts.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Notice, Notifier } from '../ports/notifier.ts';
+import { shellWord } from './shell-word.ts';
 
 /** Something that an account's owner is unlikely to have done. */
 export interface Suspicion {
@@ -32,6 +33,7 @@ export async function observeAccount(
     until: now + forMs,
   });
   if (raised && notify) {
+    const word = shellWord(login);
     notifier.notify({
       event: 'account',
       time: now,
@@ -39,8 +41,8 @@ export async function observeAccount(
       text: `${login} is under observation: ${why}`,
       advice: [
         'Ask the owner. When it was not the owner, change the password, then end the open sessions.',
-        `postern sender block ${login}: takes no more mail from the account`,
-        `postern sender release ${login}: it was the owner`,
+        'postern sender list',
+        ...(word === null ? [] : [`postern sender block ${word}`, `postern sender release ${word}`]),
       ],
       facts,
     });

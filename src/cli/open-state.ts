@@ -31,6 +31,7 @@ export async function openSiteState(config: Config, { log, registry }: Telemetry
     redis === null
       ? await openSqliteState(config.file.state.folder, systemClock, {
           failed: (error) => log.error({ why: error.message }, 'the state could not be tidied'),
+          troubled: seldom((error) => log.error({ why: error.message }, 'the state could not be used')),
         })
       : await openRedis(redis, link);
   return {
@@ -39,6 +40,19 @@ export async function openSiteState(config: Config, { log, registry }: Telemetry
       return redis === null ? {} : { redis: link.state };
     },
     [Symbol.asyncDispose]: () => state[Symbol.asyncDispose](),
+  };
+}
+
+const TOLD_AGAIN_MS = 60_000;
+
+/** Tells of an error once in a minute; of another one at once. */
+function seldom(tell: (error: Error) => void): (error: Error) => void {
+  let told = { message: '', time: -Infinity };
+  return (error) => {
+    const time = systemClock.elapsed();
+    if (error.message === told.message && time < told.time + TOLD_AGAIN_MS) return;
+    told = { message: error.message, time };
+    tell(error);
   };
 }
 

@@ -1,10 +1,10 @@
 import { parseArgs } from 'node:util';
 
-import { accountKey } from '../checks/account.ts';
+import { releaseAccount } from '../checks/account-hours.ts';
+import { accountKeyOfText } from '../checks/account-key.ts';
 import { duration } from '../checks/options.ts';
 import { printable } from '../mail/reply.ts';
 import type { Standing, StandingKind } from '../ports/accounts.ts';
-import type { State } from '../ports/state.ts';
 import { EXIT, UsageError } from './arguments.ts';
 import { readConfig } from './config-file.ts';
 import { openState } from './open-state.ts';
@@ -16,7 +16,7 @@ const HELP = `Usage: postern sender list [--json] [--config FILE]
 What logins may send, when they behave unlike themselves or somebody says so; see [checks.account].
 
 list     Logins that something stands against.
-release  They may send again as before. Mail that Postfix holds is let go with "postsuper -H".
+release  They may send again as before: this hour is not held against them. Mail that Postfix holds is let go with "postsuper -H".
 block    They may send nothing.
 
   --stage S   a milder stage: observe, slow or hold
@@ -57,7 +57,7 @@ export async function sender(args: readonly string[]): Promise<number> {
       break;
     case 'release':
       for (const login of wanted.logins) {
-        const held = await release(state, login, Date.now());
+        const held = await releaseAccount(state, accountKeyOfText(login), Date.now());
         const said = held === null ? 'nothing stands against' : `released (it was: ${held.kind})`;
         process.stdout.write(`${said} ${printable(login, 320)}\n`);
       }
@@ -72,18 +72,9 @@ export async function sender(args: readonly string[]): Promise<number> {
   return EXIT.ok;
 }
 
-/** What stood against it; null: nothing. */
-export async function release(state: State, login: string, now: number): Promise<Standing | null> {
-  const key = accountKey(login);
-  const standing = await state.standing(key);
-  if (standing === null) return null;
-  await state.setStanding({ ...standing, kind: 'free', by: 'operator', since: now, until: null });
-  return standing;
-}
-
 function standingFor(login: string, { stage, lasts, why }: SenderArguments, now: number): Standing {
   return {
-    login: accountKey(login),
+    login: accountKeyOfText(login),
     kind: stage,
     why,
     by: 'operator',
@@ -92,12 +83,7 @@ function standingFor(login: string, { stage, lasts, why }: SenderArguments, now:
   };
 }
 
-const STAGES: Readonly<Record<string, Blocking>> = {
-  observe: 'observe',
-  slow: 'slow',
-  hold: 'hold',
-  block: 'block',
-};
+const STAGES = ['observe', 'slow', 'hold', 'block'] as const satisfies readonly Blocking[];
 const WHY_LIMIT = 200;
 
 /** @throws {UsageError} */
@@ -112,7 +98,7 @@ export function parseSender(args: readonly string[]): SenderArguments {
   if (command !== 'block' && (values.stage ?? values.for ?? values.why) !== undefined)
     throw usage('--stage, --for and --why are for block');
   if (command !== 'list' && values.json === true) throw usage('--json is for list');
-  const stage = STAGES[values.stage ?? 'block'];
+  const stage = STAGES.find((known) => known === (values.stage ?? 'block'));
   if (stage === undefined)
     throw usage(`--stage ${values.stage ?? ''}: expected observe, slow, hold or block`);
   const lasts = values.for === undefined ? null : duration().safeParse(values.for);
@@ -136,7 +122,9 @@ function printList(standings: readonly Standing[], json: boolean): void {
         since: new Date(standing.since).toISOString(),
         until: standing.until === null ? null : new Date(standing.until).toISOString(),
       };
-      process.stdout.write(`${JSON.stringify({ ...standing, ...times })}\n`);
+      // One character for each octet, until here.
+      const login = Buffer.from(standing.login, 'latin1').toString('utf8');
+      process.stdout.write(`${JSON.stringify({ ...standing, login, ...times })}\n`);
     }
     return;
   }

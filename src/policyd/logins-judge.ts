@@ -1,3 +1,4 @@
+import { shellWord } from '../checks/shell-word.ts';
 import { observeAccount } from '../checks/suspicion.ts';
 import type { Config } from '../config/config.ts';
 import type { Clock } from '../ports/clock.ts';
@@ -12,6 +13,7 @@ import {
   type FailureNews,
   type LoginsOptions,
 } from './logins-memory.ts';
+import { pairOf } from './logins-keys.ts';
 import type { Attempt, LoginProtocol } from './logins-request.ts';
 
 export interface LoginsTools {
@@ -137,15 +139,14 @@ export class LoginJudge {
   #tell({ code, key, used }: Excess, attempt: Attempt): void {
     const { limit, notify } = settingsOf(this.#options, code);
     if (!notify) return;
+    // Somebody who guesses chooses what login that is.
+    const word = shellWord(code === 'login.pair-failures' ? pairOf(key).login : key);
     this.#tools.notifier.notify({
       event: 'login',
       time: this.#tools.clock.now(),
       subject: key,
       text: `${code}: ${key} is over its limit, ${Math.ceil(used)} of ${limit}`,
-      advice: [
-        'postern logins list: who is over a limit now',
-        `postern logins release '${key}': forgets what was counted`,
-      ],
+      advice: ['postern logins list', ...(word === null ? [] : [`postern logins release ${word}`])],
       facts: { ...factsOf(attempt), code, limit },
     });
   }

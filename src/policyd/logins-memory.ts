@@ -1,4 +1,5 @@
-import { networkSighting, tallySubject } from '../checks/account.ts';
+import { networkSighting } from '../checks/account.ts';
+import { hourOf, tallySubject } from '../checks/account-hours.ts';
 import { networkOf } from '../checks/networks.ts';
 import type { Config } from '../config/config.ts';
 import type { Sighting } from '../ports/accounts.ts';
@@ -24,8 +25,6 @@ export type CountedCode = (typeof COUNTED)[number];
 const KNOWN_NETWORK = 'login.known-network';
 /** Nobody is ever over it: it only says that there was a success. */
 const WITHOUT_LIMIT = 1_000_000_000;
-
-const HOUR_MS = 3_600_000;
 
 /** Whom an attempt is counted under. */
 export interface Subject {
@@ -165,7 +164,7 @@ export class LoginMemory {
       this.#state.tally([
         {
           subject: tallySubject(login),
-          hour: now - (now % HOUR_MS),
+          hour: hourOf(now),
           counts: { logins: 1, networks: today?.fresh === true ? 1 : 0 },
         },
       ]),

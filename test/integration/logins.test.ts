@@ -11,6 +11,7 @@ import { ImapClient } from '../support/neighbours/imap.ts';
 import { freePort } from '../support/neighbours/ports.ts';
 import { startPostfix, type Postfix } from '../support/neighbours/postfix.ts';
 import { SmtpClient, type Reply } from '../support/neighbours/smtp-client.ts';
+import { startWebhook } from '../support/players/webhook.ts';
 import { preparePostern, type Postern, type PosternProcess } from '../support/postern.ts';
 import { HERA, PASSWORD, ZEUS } from '../support/site.ts';
 
@@ -245,6 +246,38 @@ describe.skipIf(!available.ok)(`logins${whyNot}`, () => {
       expect(await imap(site, THIEF, 'wrong')).toMatchObject({ said: WRONG });
       expect((await submission(site, THIEF, PASSWORD)).code).toBe(235);
     });
+  });
+
+  test('the first excess is told by webhook; with another secret nothing is asked or told, and both logs say so', async () => {
+    await using hook = await startWebhook();
+    const rules = `[logins.pair-failures]\nlimit = 1\nnotify = true\n[notices]\nwebhook = "${hook.url}"`;
+    await using site = await startLoginSite(rules);
+    await guess(site, THIEF, ['a', 'b']);
+    expect(await imap(site, THIEF, PASSWORD)).toMatchObject({ said: REFUSED });
+    await expect.poll(() => hook.notices.length, { timeout: 20_000 }).toBe(1);
+    expect(hook.notices[0]).toMatchObject({
+      event: 'login',
+      subject: `${ZEUS}|${THIEF}/32`,
+      text: `login.pair-failures: ${ZEUS}|${THIEF}/32 is over its limit, 2 of 1`,
+      advice: ['postern logins list', `postern logins release ${ZEUS}`],
+      facts: { code: 'login.pair-failures', limit: 1, login: ZEUS, remote: THIEF, protocol: 'imap' },
+    });
+
+    // Dovecot keeps the secret that it was started with.
+    await writeFile(`${site.postern.folder}/logins.key`, `X-API-Key: ${'00'.repeat(16)}`, { mode: 0o600 });
+    const after = site.policyd.log.mark();
+    site.policyd.signal('SIGHUP');
+    await site.policyd.waitForLog(/"msg":"reloaded"/, { after });
+    expect(await imap(site, THIEF, PASSWORD)).toMatchObject({ said: 'OK' });
+    expect((await submission(site, THIEF, PASSWORD)).code).toBe(235);
+    expect(await imap(site, THIEF, 'wrong')).toMatchObject({ said: WRONG });
+    await site.policyd.waitForLog(/"msg":"a request without the right X-API-Key"/, { after });
+    await site.dovecot.waitForLog(/policy.*401/);
+    const metrics = await site.policyd.metrics();
+    expect(metrics).toMatch(/^postern_logins_protocol_errors_total\{reason="no-key"\} [1-9]\d*$/m);
+    expect(metrics).toMatch(
+      /^postern_logins_requests_total\{command="report",protocol="imap",result="failure",rule="none"\} 2$/m,
+    );
   });
 
   test('in shadow the same is decided and counted, and nobody is refused', async () => {

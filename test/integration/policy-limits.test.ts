@@ -1,9 +1,11 @@
-import { createServer } from 'node:http';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 
 import { expect, test } from 'vitest';
 import { z } from 'zod';
 
 import { LmtpSink } from '../support/players/lmtp-sink.ts';
+import { startWebhook } from '../support/players/webhook.ts';
 import { startPolicySite, type PolicySite } from '../support/policy-site.ts';
 import { ODIN, PASSWORD, ZEUS, HERA } from '../support/site.ts';
 import { describeWithNeighbours } from '../support/with-neighbours.ts';
@@ -160,10 +162,13 @@ describeWithNeighbours('limits', () => {
     expect((await used(site))['bytes 192.0.2.20']).toBeGreaterThan(100);
   });
 
-  test('connections are counted by address and port, however many messages they bring', async () => {
+  test('a flood: connections of a client by address and port, however many messages they bring, and its messages', async () => {
     await using site = await startPolicySite({
+      users: USERS,
       zones: ZONES,
-      config: limit('connections', 'of = "connections"\nper = ["client"]\nwithout_login = true\nmost = 2'),
+      config:
+        limit('connections', 'of = "connections"\nper = ["client"]\nwithout_login = true\nmost = 2') +
+        limit('messages', 'per = ["client-net"]\nwithout_login = true\nmost = 5'),
     });
     const from = 'odin@valhalla.example';
     await using session = await site.dial({ ...ODIN, port: 1001 });
@@ -176,7 +181,14 @@ describeWithNeighbours('limits', () => {
     expect((await send(1002)).outcome.code).toBe(250);
     expect((await send(1003)).rcpt[0]).toMatchObject({ code: 450, enhanced: '4.7.1' });
     expect((await send(1002)).outcome.code).toBe(250);
-    expect(await used(site)).toEqual({ 'connections 192.0.2.20': 2 });
+    expect(await used(site)).toEqual({ 'connections 192.0.2.20': 2, 'messages 192.0.2.0/24': 5 });
+    const neighbour = { addr: '192.0.2.21', name: 'frigg.valhalla.example', helo: 'frigg.valhalla.example' };
+    expect((await site.send({ client: neighbour, from, to: [ZEUS] })).rcpt[0]).toMatchObject({
+      code: 450,
+      enhanced: '4.7.1',
+    });
+    // The user behind the same address has a login.
+    expect((await site.send({ client: ODIN, login: ZEUS, from: ZEUS, to: [HERA] })).outcome.code).toBe(250);
   });
 
   test('values of single users and domains come from [[account]]', async () => {
@@ -199,28 +211,8 @@ describeWithNeighbours('limits', () => {
   });
 
   test('the first excess is told by mail through Postfix and by webhook, once', async () => {
-    const told: { readonly authorization: string | undefined; readonly body: string }[] = [];
-    const { promise: webhookTold, resolve: heard } = Promise.withResolvers<void>();
-    const web = createServer((request, response) => {
-      let body = '';
-      request.setEncoding('utf8').on('data', (chunk: string) => (body += chunk));
-      request.on('end', () => {
-        told.push({ authorization: request.headers.authorization, body });
-        response.writeHead(204).end();
-        heard();
-      });
-    });
     await using cleanup = new AsyncDisposableStack();
-    cleanup.defer(() => {
-      web.closeAllConnections();
-      web.close();
-    });
-    const webPort = await new Promise<number>((resolve) => {
-      web.listen(0, '127.0.0.1', () => {
-        const address = web.address();
-        resolve(typeof address === 'object' && address !== null ? address.port : 0);
-      });
-    });
+    const hook = cleanup.use(await startWebhook());
     const sink = cleanup.use(await LmtpSink.open());
     const site = cleanup.use(
       await startPolicySite({
@@ -228,10 +220,13 @@ describeWithNeighbours('limits', () => {
         postfix: { virtualTransport: `lmtp:inet:127.0.0.1:${sink.port}` },
       }),
     );
+    await writeFile(join(site.postern.folder, 'webhook.header'), 'Authorization: Bearer ambrosia', {
+      mode: 0o600,
+    });
     await site.reload(
       [
         `[notices]\nmail_to = ["postmaster@asgard.example"]\nsmtp = "127.0.0.1:${site.postfix.smtpPort}"`,
-        `webhook = "http://127.0.0.1:${webPort}/hook"`,
+        `webhook = "${hook.url}"\nwebhook_header_file = "webhook.header"`,
         limit('few', 'per = ["login"]\nmost = 1'),
       ].join('\n'),
     );
@@ -240,13 +235,14 @@ describeWithNeighbours('limits', () => {
       expect(rcpt[0]?.code).toBe(message === 0 ? 250 : 450);
     }
     await site.postfix.waitForLog(/to=<postmaster@asgard\.example>,.* status=sent/);
-    await webhookTold;
+    await expect.poll(() => hook.notices.length, PATIENCE).toBe(1);
     expect(sink.mails).toMatchObject([{ from: '<>', to: ['<postmaster@asgard.example>'] }]);
     const text = sink.mails[0]?.content ?? '';
     expect(text).toContain('Auto-Submitted: auto-generated\r\n');
     expect(text).toContain('From: Postern <postern@mx.olimpus.example>\r\n');
     expect(text).toContain(`  postern limits reset --limit few --key ${ZEUS}\r\n`);
-    expect(JSON.parse(told[0]?.body ?? '')).toMatchObject({
+    expect(hook.notices[0]).toMatchObject({
+      headers: { authorization: 'Bearer ambrosia' },
       event: 'limit',
       subject: ZEUS,
       facts: { limit: 'few', most: 1 },
@@ -254,6 +250,6 @@ describeWithNeighbours('limits', () => {
     const metrics = await site.policyd.metrics();
     for (const channel of ['log', 'mail', 'webhook'])
       expect(metrics).toContain(`postern_notices_total{event="limit",channel="${channel}",result="sent"} 1`);
-    expect(told).toHaveLength(1);
+    expect(hook.notices).toHaveLength(1);
   });
 });

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { createServer, connect, type Socket } from 'node:net';
 
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
@@ -12,6 +13,9 @@ import type { Hit } from '../../src/ports/limits.ts';
 import { NeighbourError } from '../../src/ports/neighbour-error.ts';
 import type { State } from '../../src/ports/state.ts';
 import { stateSuite } from '../conformance/state-suite.ts';
+import { privateFolder } from '../support/neighbours/folder.ts';
+import { freePort } from '../support/neighbours/ports.ts';
+import { run } from '../support/neighbours/process.ts';
 import { startRedis, type RedisServer } from '../support/neighbours/redis.ts';
 import { LinkEvents } from '../support/redis-events.ts';
 import { describeWithNeighbours } from '../support/with-neighbours.ts';
@@ -343,6 +347,48 @@ describeWithNeighbours('Redis that lets not everybody in', () => {
       const { whys } = await failures([state.ping(), state.hit([hit()])]);
       expect([...whys].join('; ')).toMatch(why);
       expect(events.told).toEqual([expect.stringMatching(why)]);
+    }
+  });
+});
+
+describeWithNeighbours('Redis with TLS', () => {
+  it('is trusted with the certificate that is named, for its own name alone', async () => {
+    await using folder = await privateFolder('redis-tls');
+    const [key, certificate] = [folder.join('key.pem'), folder.join('certificate.pem')];
+    const request =
+      'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost';
+    const made = await run('openssl', [
+      ...request.split(' '),
+      '-addext',
+      'subjectAltName=DNS:localhost',
+      '-keyout',
+      key,
+      '-out',
+      certificate,
+    ]);
+    expect(made).toMatchObject({ code: 0 });
+    const port = await freePort();
+    await using server = await startRedis({
+      config: [
+        `tls-port ${port}`,
+        `tls-cert-file ${certificate}`,
+        `tls-key-file ${key}`,
+        `tls-ca-cert-file ${certificate}`,
+        'tls-auth-clients no',
+      ],
+    });
+    const ca = await readFile(certificate, 'latin1');
+    const cases: readonly [string, string | null, string][] = [
+      ['localhost', ca, 'no failure'],
+      ['localhost', null, 'self-signed certificate'],
+      ['127.0.0.1', ca, "IP: 127.0.0.1 is not in the cert's list"],
+    ];
+    for (const [host, trusted, why] of cases) {
+      await using state = await openRedisState(
+        options(server, { address: { kind: 'tcp', host, port }, tls: { ca: trusted } }),
+        new LinkEvents(),
+      );
+      expect([...(await failures([state.ping()])).whys].join()).toContain(why);
     }
   });
 });

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 
 import { expect, test } from 'vitest';
 
@@ -20,15 +21,9 @@ function words(database: DatabaseSync): unknown[] {
     .map((row) => row['text']);
 }
 
-async function atOnce(work: () => void): Promise<void> {
-  work();
-  await Promise.resolve();
-}
-
 function groupOf(database: DatabaseSync): { group: WriteGroup; commits: () => number } {
   let commits = 0;
   const group = new WriteGroup(database, {
-    whenFree: atOnce,
     committed: () => (commits += 1),
     explained: (error) => new Error('not written', { cause: error }),
   });
@@ -87,19 +82,69 @@ test('what one turn reads is of one moment, and its own writes are seen after it
   await rm(folder, { recursive: true });
 });
 
-test('a lock that is not to be had is told to all at once', async () => {
-  const database = table();
-  let attempts = 0;
-  const busy = Object.assign(new Error('database is locked'), { errcode: 5 });
-  const group = new WriteGroup(database, {
-    whenFree: () => {
-      attempts += 1;
-      return Promise.reject(busy);
+/** Two connections to one file, the second of which can keep the lock from the group. */
+async function shared(): Promise<
+  AsyncDisposable & { readonly group: WriteGroup; readonly mine: DatabaseSync; readonly others: DatabaseSync }
+> {
+  const folder = await mkdtemp(join(tmpdir(), 'postern-group-'));
+  const path = join(folder, 'words.sqlite');
+  const [mine, others] = [new DatabaseSync(path, { timeout: 1 }), new DatabaseSync(path)];
+  mine.exec('PRAGMA journal_mode = WAL; CREATE TABLE word (text TEXT UNIQUE)');
+  return {
+    group: groupOf(mine).group,
+    mine,
+    others,
+    async [Symbol.asyncDispose]() {
+      mine.close();
+      others.close();
+      await rm(folder, { recursive: true });
     },
-    committed: () => {},
-    explained: (error) => new Error('not written', { cause: error }),
-  });
-  const results = await Promise.allSettled([1, 2, 3].map((n) => group.add(() => n)));
-  expect(results.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected']);
-  expect(attempts).toBe(1);
+  };
+}
+
+test('a lock that is not to be had is told to each in his time, and to the file nothing', async () => {
+  await using file = await shared();
+  file.others.exec('BEGIN IMMEDIATE');
+  const insert = file.mine.prepare('INSERT INTO word VALUES (?)');
+  let ran = 0;
+  const begin = performance.now();
+  const waits: number[] = [];
+  // New ones all the time, as mail comes.
+  const results = await Promise.allSettled(
+    Array.from({ length: 40 }, async (_, n) => {
+      await delay(10 * n);
+      const asked = performance.now();
+      await file.group
+        .add(() => {
+          ran += 1;
+          insert.run(`word ${n}`);
+        })
+        .finally(() => waits.push(performance.now() - asked));
+    }),
+  );
+  for (const result of results) {
+    expect(result).toMatchObject({ status: 'rejected', reason: { cause: { errcode: 5 } } });
+  }
+  expect(ran).toBe(0);
+  expect(Math.min(...waits)).toBeGreaterThanOrEqual(1000);
+  // Each waited by itself, not for those before it.
+  expect(performance.now() - begin).toBeLessThan(5000);
+  file.others.exec('COMMIT');
+  await file.group.add(() => insert.run('after'));
+  expect(words(file.mine)).toEqual(['after']);
+});
+
+test('what came while the lock was held is written when it is free, in its order', async () => {
+  await using file = await shared();
+  file.others.exec('BEGIN IMMEDIATE');
+  const insert = file.mine.prepare('INSERT INTO word VALUES (?)');
+  const early = file.group.add(() => insert.run('early'));
+  await nextTurn();
+  const late = Promise.allSettled(['early', 'late'].map((word) => file.group.add(() => insert.run(word))));
+  const flushed = file.group.flush();
+  file.others.exec('COMMIT');
+  await early;
+  expect((await late).map(({ status }) => status)).toEqual(['rejected', 'fulfilled']);
+  await flushed;
+  expect(words(file.mine)).toEqual(['early', 'late']);
 });

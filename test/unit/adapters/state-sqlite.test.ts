@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, open as openFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -170,6 +170,31 @@ describe('the file', () => {
       'message',
       `cannot use the store ${file()}: file is not a database; move the file away, a new one is made at the next start`,
     );
+  });
+
+  test('that is damaged inside: who asks is told, nobody else is', async () => {
+    await (await open())[Symbol.asyncDispose]();
+    const database = new DatabaseSync(file());
+    const page = database.prepare("SELECT rootpage FROM sqlite_schema WHERE name = 'triplet'").get()?.[
+      'rootpage'
+    ];
+    database.close();
+    const damaged = await openFile(file(), 'r+');
+    // No page begins so: https://sqlite.org/fileformat2.html#b_tree_pages
+    await damaged.write(Buffer.alloc(1024, 0xff), 0, 1024, (Number(page) - 1) * 1024);
+    await damaged.close();
+
+    const told: string[] = [];
+    await using state = await open({ troubled: ({ message }) => told.push(message) });
+    const triplet = { network: '192.0.2.0/24', sender: 'a@example.com', recipient: 'b@example.org' };
+    const malformed = `cannot use the store ${file()}: database disk image is malformed; move the file away, a new one is made at the next start`;
+    for (let turn = 0; turn < 3; turn++) {
+      await expect(state.greylist(triplet, TIMES)).rejects.toThrow(malformed);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(told).toEqual([malformed, malformed, malformed]);
+    expect(await state.hit([hitOn('ada')])).toMatchObject([{ within: true }]);
+    expect(await state.standing('ada')).toBeNull();
   });
 
   test('a disk that is full when it is opened', async () => {

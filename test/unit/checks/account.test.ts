@@ -5,9 +5,11 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { openSqliteState } from '../../../src/adapters/state-sqlite.ts';
-import { accountCheck, accountEndCheck, tallySubject } from '../../../src/checks/account.ts';
+import { accountCheck, accountEndCheck } from '../../../src/checks/account.ts';
+import { releaseAccount, tallySubject } from '../../../src/checks/account-hours.ts';
 import { baselineOf, signalsOf, stageFor, type Activity } from '../../../src/checks/account-baseline.ts';
-import type { EndFacts, RcptFacts } from '../../../src/checks/check.ts';
+import { SLOW_COUNTER } from '../../../src/checks/account-slow.ts';
+import type { BoundCheck, EndFacts, RcptFacts } from '../../../src/checks/check.ts';
 import { parseMailbox } from '../../../src/mail/address.ts';
 import type { Tally } from '../../../src/ports/accounts.ts';
 import type { Notice } from '../../../src/ports/notifier.ts';
@@ -37,6 +39,12 @@ function facts(recipient: string, address = '192.0.2.9'): RcptFacts {
     identity: { trace: 'a' },
     accepted: [],
   };
+}
+
+function bound(options: object): BoundCheck<'admission'> {
+  const check = accountCheck.bind(options, 1000);
+  if (check.stage !== 'admission') throw new Error('not an admission check');
+  return check;
 }
 
 describe('the baseline', () => {
@@ -95,17 +103,37 @@ describe('the check', () => {
   const clock = (): { now(): number; elapsed(): number } => ({ now: () => now, elapsed: () => now });
   const tools = (): ReturnType<typeof checkTools> =>
     checkTools({ state, clock: clock(), notifier: { notify: (notice) => void notices.push(notice) } });
+  const contextOf = (about: RcptFacts): Parameters<BoundCheck<'admission'>['run']>[0] => ({
+    facts: about,
+    tools: tools(),
+    prior: new Map(),
+    signal: AbortSignal.timeout(5000),
+  });
   const send = async (options: object, recipient: string, address?: string): Promise<readonly string[]> => {
-    const check = accountCheck.bind(options, 1000);
-    if (check.stage !== 'admission') throw new Error('not an admission check');
-    const found = await check.run({
-      facts: facts(recipient, address),
-      tools: tools(),
-      prior: new Map(),
-      signal: AbortSignal.timeout(5000),
-    });
+    const found = await bound(options).run(contextOf(facts(recipient, address)));
     return found.map(({ code }) => code);
   };
+  /** Recipients that are counted while a login is slow. */
+  const used = async (): Promise<number> => {
+    const [counter] = await state.counters({ limit: SLOW_COUNTER, count: 1 });
+    return counter?.used ?? 0;
+  };
+  /** Commands that a notice about this login gives. */
+  const advice = async (login: string): Promise<readonly string[]> => {
+    notices = [];
+    for (const recipient of ['a@x.example', 'b@x.example'])
+      await bound({ recipients: 1 }).run(contextOf({ ...facts(recipient), client: client({ login }) }));
+    return notices.flatMap((notice) => notice.advice).slice(1);
+  };
+  const slowed = (): Promise<void> =>
+    state.setStanding({
+      login: 'zeus@olimpus.example',
+      kind: 'slow',
+      why: 'x',
+      by: 'operator',
+      since: now,
+      until: null,
+    });
 
   test('lets a login do what it always does, however much that is', async () => {
     const past = Array.from({ length: 30 }, (_, index) => ({
@@ -142,18 +170,68 @@ describe('the check', () => {
   });
 
   test('in the stage "slow" so many recipients an hour are let through', async () => {
-    await state.setStanding({
-      login: 'zeus@olimpus.example',
-      kind: 'slow',
-      why: 'x',
-      by: 'operator',
-      since: now,
-      until: null,
-    });
+    await slowed();
     const codes: (string | undefined)[] = [];
     for (let one = 0; one < 3; one++)
       codes.push((await send({ slow_recipients: 2 }, `u${one}@x.example`))[0]);
     expect(codes).toEqual(['account.observe', 'account.observe', 'account.slow']);
+    const found = await bound({ slow_recipients: 2 }).run(contextOf(facts('u9@x.example')));
+    expect(found[0]?.detail).toBe('zeus@olimpus.example: x; slow: 2 of 2 recipients used within 1h');
+  });
+
+  test('a recipient that a later check refuses does not count against a slow login, and none counts twice', async () => {
+    await slowed();
+    const check = bound({ slow_recipients: 2 });
+    const identity = { trace: 'b' };
+    const about = (recipient: string): RcptFacts => ({ ...facts(recipient), identity });
+    await check.run(contextOf(about('one@x.example')));
+    await check.run(contextOf(about('one@x.example')));
+    expect(await used()).toBe(1);
+    await check.run(contextOf(about('two@x.example')));
+    expect(await used()).toBe(2);
+    // The third has no room, so that there is nothing to give back.
+    await check.run(contextOf(about('three@x.example')));
+    check.undo?.(contextOf(about('three@x.example')));
+    check.undo?.(contextOf(about('two@x.example')));
+    check.undo?.(contextOf(about('two@x.example')));
+    await expect.poll(used).toBe(1);
+    const [found] = await check.run(contextOf(about('four@x.example')));
+    expect(found?.code).toBe('account.observe');
+    expect(await used()).toBe(2);
+  });
+
+  test('a released login begins its hour anew; what it did stays in its past', async () => {
+    const options = { recipients: 3, observe: false, slow: false, hold: 1 };
+    for (let one = 1; one <= 4; one++) await send(options, `a${one}@x.example`);
+    expect(await send(options, 'a1@x.example')).toEqual(['account.hold']);
+    const released = await releaseAccount(state, 'zeus@olimpus.example', now);
+    expect(released).toMatchObject({ kind: 'hold', by: 'postern' });
+    expect(await state.standings()).toEqual([]);
+    for (let one = 5; one <= 7; one++) expect(await send(options, `a${one}@x.example`)).toEqual([]);
+    expect(await send(options, 'a8@x.example')).toEqual(['account.hold']);
+    await releaseAccount(state, 'zeus@olimpus.example', now);
+    expect(await send(options, 'a9@x.example')).toEqual([]);
+    const [hour] = await state.tallies(tallySubject('zeus@olimpus.example'), 0);
+    expect(hour?.counts).toMatchObject({ recipients: 9, 'excused-recipients': 8 });
+    expect(await releaseAccount(state, 'zeus@olimpus.example', now)).toBeNull();
+  });
+
+  test('a released login has all that a slow one may send', async () => {
+    await slowed();
+    expect(await send({ slow_recipients: 1 }, 'a@x.example')).toEqual(['account.observe']);
+    expect(await send({ slow_recipients: 1 }, 'b@x.example')).toEqual(['account.slow']);
+    await releaseAccount(state, 'zeus@olimpus.example', now);
+    await slowed();
+    expect(await send({ slow_recipients: 1 }, 'b@x.example')).toEqual(['account.observe']);
+  });
+
+  test('an operator is told what to copy into a shell, unless the login can not stand there', async () => {
+    expect(await advice('$(reboot)')).toEqual([
+      'postern sender list',
+      "postern sender release '$(reboot)'",
+      "postern sender block '$(reboot)'",
+    ]);
+    expect(await advice('j\u00c3\u00bcrgen')).toEqual(['postern sender list']);
   });
 
   test('many networks in a day are a signal, several addresses of one are not', async () => {

@@ -21,6 +21,8 @@ interface MailValues {
   readonly direction?: Direction;
   readonly sender?: string;
   readonly size?: number | null;
+  /** Of a message that was asked about before. */
+  readonly identity?: MessageIdentity;
 }
 
 /** Limits over a state that tests can look into. */
@@ -54,11 +56,12 @@ export class LimitedMail {
   readonly #tools: CheckTools;
   readonly #check: ReturnType<typeof limitsCheck.bind>;
   readonly #run: CheckRun;
-  readonly #values: Required<Omit<MailValues, 'client'>> & { client: Client };
+  readonly #values: Required<Omit<MailValues, 'client' | 'identity'>> & { client: Client };
   readonly #accepted: Address[] = [];
-  readonly identity: MessageIdentity = { trace: 'aaaabbbbccccdddd' };
+  readonly identity: MessageIdentity;
 
-  constructor(tools: CheckTools, options: unknown, values: MailValues) {
+  constructor(tools: CheckTools, options: unknown, { identity, ...values }: MailValues) {
+    this.identity = identity ?? { trace: 'aaaabbbbccccdddd' };
     this.#tools = tools;
     this.#check = limitsCheck.bind(options, 5000);
     this.#values = {

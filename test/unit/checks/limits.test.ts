@@ -87,6 +87,14 @@ describe('what is counted', () => {
     ]);
   });
 
+  test('a message that is asked about across a reload is still one', async () => {
+    const rig = new LimitsRig([limit('m')]);
+    const first = rig.mail();
+    await first.rcpt('a@b.example');
+    await rig.mail({ identity: first.identity }).rcpt('b@b.example');
+    expect(rig.counting.counts).toEqual({ [`m ${ZEUS}`]: 1 });
+  });
+
   test('a recipient asked about under a second policy_context is not counted again', async () => {
     const rig = new LimitsRig([limit('r', { of: 'recipients', most: 9 }), limit('m')]);
     const mail = rig.mail();
@@ -240,6 +248,17 @@ describe('what is given back', () => {
     expect(rig.counting.counts).toMatchObject({ [`r ${ZEUS}`]: 3 });
   });
 
+  test('but not from limits on chosen recipients: bad addresses elsewhere make no room there', async () => {
+    const rig = new LimitsRig([
+      limit('chosen', { of: 'recipients', recipients: ['@valhalla.example'], most: 9 }),
+      limit('r', { of: 'recipients', most: 9 }),
+    ]);
+    const mail = rig.mail();
+    for (const recipient of [...recipients(2), 'nobody@olimpus.example']) await mail.rcpt(recipient);
+    await mail.end('data', { refused: 1 });
+    expect(rig.counting.counts).toEqual({ [`chosen ${ZEUS}`]: 2, [`r ${ZEUS}`]: 2 });
+  });
+
   test.each<[declared: number | null, real: number]>([
     [5000, 3000],
     [3000, 5000],
@@ -267,6 +286,21 @@ describe('what is given back', () => {
     for (const recipient of recipients(3)) await mail.rcpt(recipient);
     expect(await mail.end('end', { size: 4001 })).toEqual(['limits.b', 'limits.watched']);
     expect(rig.counting.counts).toEqual({});
+  });
+
+  test('of which recipients were given back before, each only once', async () => {
+    const rig = new LimitsRig([
+      limit('b', { of: 'bytes', most: 4000 }),
+      limit('r', { of: 'recipients', most: 99 }),
+    ]);
+    const other = rig.mail({ size: 1 });
+    for (const recipient of recipients(4)) await other.rcpt(recipient);
+    const mail = rig.mail({ size: null });
+    for (const recipient of recipients(5)) await mail.rcpt(recipient);
+    await mail.end('data', { refused: 2 });
+    expect(rig.counting.counts).toMatchObject({ [`r ${ZEUS}`]: 7 });
+    expect(await mail.end('end', { size: 4001, refused: 2 })).toEqual(['limits.b']);
+    expect(rig.counting.counts).toEqual({ [`r ${ZEUS}`]: 4, [`b ${ZEUS}`]: 1 });
   });
 
   test('one that may be too large, because the limit only warns or holds, goes on and counts', async () => {

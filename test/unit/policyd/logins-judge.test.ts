@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
-import { tallySubject } from '../../../src/checks/account.ts';
+import { tallySubject } from '../../../src/checks/account-hours.ts';
 import { LoginJudge } from '../../../src/policyd/logins-judge.ts';
 import type { Attempt } from '../../../src/policyd/logins-request.ts';
 import { NO_STATE } from '../../support/checks.ts';
@@ -348,8 +348,20 @@ test('the first excess is told of once, when the operator wants to hear of it', 
       event: 'login',
       subject: 'zeus@olimpus.example|192.0.2.0/24',
       facts: { code: 'login.pair-failures', limit: 10, remote: '192.0.2.7' },
+      advice: ['postern logins list', 'postern logins release zeus@olimpus.example'],
     },
   ]);
+});
+
+test.each([
+  ["o'hara", ['postern logins list', String.raw`postern logins release 'o'\''hara'`]],
+  ["'; reboot; '", ['postern logins list', String.raw`postern logins release ''\''; reboot; '\'''`]],
+  ['jürgen', ['postern logins list']],
+])('what the login %j chose does nothing in a shell', async (login, advice) => {
+  await using given = await givenLogins('[logins.pair-failures]\nnotify = true');
+  const judge = judgeOf(given);
+  for (let n = 0; n < 11; n += 1) await judge.failed(attempt({ login }));
+  expect(given.notices.map((notice) => notice.advice)).toEqual([advice]);
 });
 
 describe('a state that can not be asked', () => {
