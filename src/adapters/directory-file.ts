@@ -120,7 +120,9 @@ class Tables {
     this.#events = events;
     this.#accounts = new AccountSettings(options.accounts);
     this.#aliasFiles = options.aliases.map((path) => new WatchedFile(path, (text) => readAliases(text)));
-    this.#mailboxFiles = options.mailboxes.map((path) => new WatchedFile(path, (text) => readMailboxes(text)));
+    this.#mailboxFiles = options.mailboxes.map(
+      (path) => new WatchedFile(path, (text) => readMailboxes(text)),
+    );
     this.#mailboxDomains = new Set(options.mailboxDomains.map(lowerAscii));
     this.#aliasDomains = new Set(options.aliasDomains.map(lowerAscii));
   }

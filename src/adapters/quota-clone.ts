@@ -1,3 +1,4 @@
+import { NeighbourError } from '../ports/neighbour-error.ts';
 import type { RedisClient } from './redis-client.ts';
 
 /** What quota_clone writes is a decimal number (quota-clone-plugin.c). */
@@ -15,7 +16,7 @@ export class QuotaClone {
   }
 
   /**
-   * Octets; null: unknown, because nothing has changed in the mailbox since the cloning began, or what is there is no number.
+   * Octets; null: unknown, because nothing has changed in the mailbox since the cloning began.
    *
    * @param user one character for each octet
    * @throws {NeighbourError}
@@ -23,7 +24,9 @@ export class QuotaClone {
   async used(user: string): Promise<number | null> {
     const name = Buffer.from(user, 'latin1').toString('utf8');
     const [value = null] = await this.#redis.texts([`${this.#prefix}${escaped(name)}/quota/storage`]);
-    return value !== null && OCTETS.test(value) ? Number(value) : null;
+    if (value === null) return null;
+    if (!OCTETS.test(value)) throw new NeighbourError('quota_clone: what Redis has is no number');
+    return Number(value);
   }
 }
 

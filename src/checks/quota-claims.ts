@@ -90,8 +90,8 @@ function answerTo(wish: Wish, result: ClaimResult | undefined): Answer {
   return { wish, obstacle: obstacle(wish.usage, inFlight, wish.bytes), inFlight };
 }
 
-/** Back to what the message held before. */
-async function giveBack(
+/** Back to what the message held before. @throws {NeighbourError} */
+export async function giveBack(
   { mailbox, held }: Wish,
   trace: string,
   holdMs: number,

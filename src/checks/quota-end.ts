@@ -3,6 +3,7 @@ import { endCheck, type CheckTools, type EndFacts } from './check.ts';
 import { claim, limitedAmong, unconditional, type Wish } from './quota-claims.ts';
 import { quotaFinding } from './quota-finding.ts';
 import { knownQuotaLedger, type Held, type QuotaLedger } from './quota-ledger.ts';
+import { noteRoom } from './quota-notes.ts';
 import { QUOTA_OPTIONS, quotaCheck, type QuotaOptions } from './quota.ts';
 import { OVERHEAD } from './quota-room.ts';
 
@@ -12,7 +13,7 @@ export const quotaEndCheck = endCheck({
   stage: 'end',
   partOf: 'quota',
   summary:
-    'The quota again at the end of the message, with its real size; refuses it only when none of its recipients has room.',
+    'The quota again at the end of the message, with its real size; refuses it when none of its recipients has room, or one has none and the sender announced less.',
   directions: ['in', 'out'],
   needs: [],
   codes: quotaCheck.codes,
@@ -47,18 +48,43 @@ async function settleSize(
   const answers = await claim(wishes, trace, options.hold, tools);
   const without = answers.filter(({ obstacle }) => obstacle !== null);
   const full = new Set(without.map(({ wish }) => wish.mailbox));
-  // One answer for all of them: a message that somebody has room for goes on. Of a recipient that we were not asked about nothing is known.
-  const refused =
-    ledger.recipients.size === facts.accepted.length &&
-    facts.accepted.length >= facts.recipientCount &&
-    recipients.every(({ free, mailboxes }) => !free && mailboxes.every((mailbox) => full.has(mailbox)));
-  if (refused) {
+  const lacking = recipients.filter((recipient) => lacksRoom(recipient, full, options));
+  if (isRefused(lacking.length, size, facts, ledger, options)) {
     const finding = await quotaFinding(without, options, tools);
     await tools.state.settle(trace, null, 0);
     return [finding];
   }
+  noteRoom(answers, tools);
   await keepOverdrawn(without, trace, options, tools);
   return [];
+}
+
+function lacksRoom(
+  { free, mailboxes }: Held,
+  full: ReadonlySet<string>,
+  { alias_room: room }: QuotaOptions,
+): boolean {
+  if (free) return false;
+  return room === 'all'
+    ? mailboxes.some((mailbox) => full.has(mailbox))
+    : mailboxes.every((mailbox) => full.has(mailbox));
+}
+
+/** There is one answer for all recipients. */
+function isRefused(
+  lacking: number,
+  size: number,
+  { accepted, recipientCount }: EndFacts,
+  { announced, recipients }: QuotaLedger,
+  { alias_room: room }: QuotaOptions,
+): boolean {
+  if (lacking === 0) return false;
+  // RFC 1870 §6.3: an announcement that was too small is no claim on anything, and a copy that can't be delivered would come back as a bounce.
+  if (room === 'all' || (announced !== null && size > announced)) return true;
+  // A message that somebody has room for goes on. Of a recipient that we were not asked about nothing is known.
+  return (
+    lacking === recipients.size && recipients.size === accepted.length && accepted.length >= recipientCount
+  );
 }
 
 /** How often the message will be stored in each mailbox. */

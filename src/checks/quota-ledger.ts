@@ -6,7 +6,7 @@ export interface Held {
   readonly mailboxes: readonly string[];
   /** Octets held for it in each of those that have room. */
   readonly bytes: ReadonlyMap<string, number>;
-  /** Some of its mail goes where nothing stands in its way. */
+  /** It is no reason to refuse the message, whatever its mailboxes say. */
   readonly free: boolean;
 }
 
@@ -15,6 +15,8 @@ export class QuotaLedger {
   readonly #recipients = new Map<string, Held>();
   /** The recipient besides whom the message can have no other. */
   #alone: string | null = null;
+  /** The size that the sender announced. */
+  announced: number | null = null;
 
   get recipients(): ReadonlyMap<string, Held> {
     return this.#recipients;

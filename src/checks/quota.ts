@@ -1,11 +1,19 @@
 import { z } from 'zod';
 
-import { lowerAscii } from '../mail/address.ts';
+import { lowerAscii, type Address } from '../mail/address.ts';
 import type { Destination } from '../ports/directory.ts';
 import type { Finding } from '../verdict/finding.ts';
 import { admissionCheck, type CheckTools, type RcptFacts } from './check.ts';
 import { byteSize, duration } from './options.ts';
-import { claim, limitedAmong, MAILBOX_LIMIT, unconditional, type Answer, type Wish } from './quota-claims.ts';
+import {
+  claim,
+  giveBack,
+  limitedAmong,
+  MAILBOX_LIMIT,
+  unconditional,
+  type Answer,
+  type Wish,
+} from './quota-claims.ts';
 import { quotaFinding } from './quota-finding.ts';
 import { quotaLedger, type QuotaLedger } from './quota-ledger.ts';
 import { noteRoom, warnOf } from './quota-notes.ts';
@@ -24,6 +32,12 @@ export const QUOTA_OPTIONS = {
     .prefault('10240000B')
     .describe(
       "Postfix's message_size_limit: what a message may have whose sender did not announce its size. So much is held for it; where there is not so much room, it gets no second recipient, so that it can still be refused at its end.",
+    ),
+  alias_room: z
+    .enum(['one', 'all'])
+    .default('one')
+    .describe(
+      'When an alias for several mailboxes takes a message: "one": when one of them has room; copies for the others wait in the queue of Postfix, which returns them to the sender when it gives up. "all": when all of them have room, so that nothing is ever returned.',
     ),
   warn_at: z
     .array(z.number().min(1).max(100))
@@ -83,7 +97,8 @@ export const quotaCheck = admissionCheck({
   async run({ facts, tools, options, signal }) {
     const ledger = quotaLedger(facts.identity);
     const { alone } = ledger;
-    if (alone !== null && alone !== facts.recipient.raw && !isSpared(facts)) return [besides(alone)];
+    if (alone !== null && alone !== facts.recipient.raw && !isSpared(facts.recipient))
+      return [besides(alone)];
     const destination = await tools.directory.destination(facts.recipient, signal);
     if (destination.kind === 'unknown') return [];
     const { mailboxes } = destination;
@@ -110,7 +125,7 @@ export const quotaCheck = admissionCheck({
 /** Addresses whose mail is never refused for want of room. RFC 5321 §4.5.1, RFC 2142 §2. */
 const SPARED = new Set(['postmaster', 'abuse']);
 
-function isSpared({ recipient }: RcptFacts): boolean {
+export function isSpared(recipient: Address): boolean {
   return SPARED.has(lowerAscii(recipient.local));
 }
 
@@ -124,7 +139,7 @@ class Admission {
   readonly #ledger: QuotaLedger;
   readonly #options: QuotaOptions;
   readonly #tools: CheckTools;
-  /** Nothing stands in the way of some of its mail, whatever its mailboxes say. */
+  /** It is taken, whatever its mailboxes say. */
   readonly #free: boolean;
 
   constructor(
@@ -141,25 +156,26 @@ class Admission {
     this.#ledger = ledger;
     this.#options = options;
     this.#tools = tools;
-    this.#free = destination.elsewhere || limited.size < destination.mailboxes.length || isSpared(facts);
+    const partly = destination.elsewhere || limited.size < destination.mailboxes.length;
+    this.#free = isSpared(facts.recipient) || (partly && options.alias_room === 'one');
   }
 
   async judge(): Promise<readonly Finding[]> {
     const { size } = this.#facts;
     const bytes = (size ?? this.#options.largest_message) + OVERHEAD;
     const answers = await this.#claim(bytes);
-    if (this.#free || answers.length === 0 || answers.some(granted)) {
+    if (this.#suffices(answers.map(granted))) {
       this.#hold(answers, false);
       return [];
     }
-    if (size !== null) return [await quotaFinding(answers, this.#options, this.#tools)];
-    return await this.#judgeUnannounced(answers);
+    return size === null ? await this.#judgeUnannounced(answers) : [await this.#refuse(answers)];
   }
 
   /** There is not room for the largest message. A smaller one may come; only its end tells, and can refuse it when nobody else gets it. */
   async #judgeUnannounced(largest: readonly Answer[]): Promise<readonly Finding[]> {
-    const some = largest.some(({ wish, inFlight }) => obstacle(wish.usage, inFlight, OVERHEAD) === null);
-    if (some && this.#facts.accepted.length > 0) {
+    const least = largest.map(({ wish, inFlight }) => obstacle(wish.usage, inFlight, OVERHEAD) === null);
+    if (this.#suffices(least) && this.#facts.accepted.length > 0) {
+      await this.#release(largest);
       const [first] = this.#destination.mailboxes;
       return [
         {
@@ -169,9 +185,33 @@ class Admission {
       ];
     }
     const answers = await this.#claim(OVERHEAD);
-    if (!answers.some(granted)) return [await quotaFinding(answers, this.#options, this.#tools)];
+    if (!this.#suffices(answers.map(granted))) return [await this.#refuse(answers)];
     this.#hold(answers, true);
     return [];
+  }
+
+  /** Whether it is taken, by which of its mailboxes that have a limit have room. */
+  #suffices(room: readonly boolean[]): boolean {
+    if (this.#free || room.length === 0) return true;
+    return this.#options.alias_room === 'all' ? !room.includes(false) : room.includes(true);
+  }
+
+  async #refuse(answers: readonly Answer[]): Promise<Finding> {
+    await this.#release(answers);
+    return await quotaFinding(
+      answers.filter((answer) => !granted(answer)),
+      this.#options,
+      this.#tools,
+    );
+  }
+
+  /** What was granted of it is not wanted after all. */
+  async #release(answers: readonly Answer[]): Promise<void> {
+    const { trace } = this.#facts.identity;
+    const { transfer_hold: holdMs } = this.#options;
+    for (const answer of answers) {
+      if (granted(answer)) await giveBack(answer.wish, trace, holdMs, this.#tools.state);
+    }
   }
 
   async #claim(bytes: number): Promise<readonly Answer[]> {
@@ -189,7 +229,9 @@ class Admission {
     }
     const held = { mailboxes: [...this.#limited.keys()], bytes, free: this.#free };
     this.#ledger.hold(this.#facts.recipient.raw, held, alone);
-    noteRoom(answers, this.#tools);
+    this.#ledger.announced = this.#facts.size;
+    // Alone it holds no room to speak of: whether there is any, the end tells.
+    if (!alone) noteRoom(answers, this.#tools);
   }
 }
 

@@ -1,9 +1,10 @@
 import { parseArgs } from 'node:util';
 
 import { Registry } from 'prom-client';
+import { z } from 'zod';
 
 import { quotaCode } from '../checks/quota-finding.ts';
-import { quotaCheck } from '../checks/quota.ts';
+import { isSpared, type QuotaOptions } from '../checks/quota.ts';
 import { isLimited, obstacle, OVERHEAD, sizeText, type Obstacle } from '../checks/quota-room.ts';
 import { byteSize } from '../checks/options.ts';
 import type { Config } from '../config/config.ts';
@@ -150,14 +151,12 @@ async function reportOf(
   for (const mailbox of mailboxes) {
     const usage = await source.usage(mailbox, signal);
     const inFlight = await state.reservations(mailbox);
-    const full = usage !== null && isLimited(usage) && usage.used >= usage.limit;
-    // That it is full or not is true whoever notes it.
-    const fullSince = full ? await state.noteFull(mailbox, true) : null;
     const onItsWay = inFlight.reduce((sum, { bytes }) => sum + bytes, 0);
     const why = usage !== null && isLimited(usage) ? obstacle(usage, onItsWay, size + OVERHEAD) : null;
+    const fullSince = why === 'full' ? await lookFullSince(mailbox, state) : null;
     reports.push({ mailbox, usage, inFlight, fullSince, obstacle: why });
   }
-  const code = elsewhere ? null : codeOf(reports, config);
+  const code = isSpared(address) ? null : codeOf(reports, elsewhere, config);
   return {
     address: address.raw,
     size,
@@ -168,17 +167,29 @@ async function reportOf(
   };
 }
 
-function codeOf(reports: readonly MailboxReport[], config: Config): string | null {
-  if (reports.some((report) => report.obstacle === null)) return null;
-  const refusals = reports.map(({ obstacle: why, fullSince: since }) => ({ obstacle: why, since }));
-  return quotaCode(refusals, systemClock.now() - temporaryForOf(config));
+/** What policyd would know, without making it known: to look at a mailbox does not make it full for longer. */
+async function lookFullSince(mailbox: string, state: State): Promise<number | null> {
+  const asked = systemClock.now();
+  const since = await state.noteFull(mailbox, true);
+  if (since !== null && since >= asked) await state.noteFull(mailbox, false);
+  return since;
 }
 
-function temporaryForOf({ file }: Config): number {
-  const table: unknown = file.checks[quotaCheck.name];
-  const known =
-    typeof table === 'object' && table !== null && 'temporary_for' in table ? table.temporary_for : 0;
-  return typeof known === 'number' ? known : 0;
+/** What `[checks.quota]` came to. */
+const READ = z.looseObject({ temporary_for: z.number(), alias_room: z.enum(['one', 'all']) });
+
+function optionsOf(table: unknown): Pick<QuotaOptions, 'temporary_for' | 'alias_room'> {
+  return READ.parse(table);
+}
+
+/** null: it is taken. */
+function codeOf(reports: readonly MailboxReport[], elsewhere: boolean, { file }: Config): string | null {
+  const { temporary_for: temporaryFor, alias_room: room } = optionsOf(file.checks['quota']);
+  const without = reports.filter((report) => report.obstacle !== null);
+  const taken = room === 'all' ? without.length === 0 : elsewhere || without.length < reports.length;
+  if (taken) return null;
+  const refusals = without.map(({ obstacle: why, fullSince: since }) => ({ obstacle: why, since }));
+  return quotaCode(refusals, systemClock.now() - temporaryFor);
 }
 
 function answerOf(code: string | null, address: Address, { policy }: Config): string {

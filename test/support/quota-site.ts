@@ -1,11 +1,14 @@
 import { chmod, writeFile } from 'node:fs/promises';
 
+import { z } from 'zod';
+
 import { dovecotQuotaLines } from '../../src/cli/wire-dovecot-quota.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import { privateFolder } from './neighbours/folder.ts';
 import { freePort } from './neighbours/ports.ts';
 import { startRedis, type RedisServer } from './neighbours/redis.ts';
 import { SmtpClient } from './neighbours/smtp-client.ts';
+import { startGoBetween, type GoBetween } from './players/go-between.ts';
 import { HERA, letter, PASSWORD, startSite, ZEUS, type Site } from './site.ts';
 
 export interface QuotaSiteOptions {
@@ -15,8 +18,10 @@ export interface QuotaSiteOptions {
   readonly grace?: string;
   /** virtual_alias_maps, for Postfix and Postern alike. */
   readonly aliases?: Readonly<Record<string, string>>;
-  /** Whether Dovecot writes usage to Redis; default: yes. Otherwise doveadm is asked alone. */
+  /** Whether Dovecot writes usage to Redis, and Postern reads it there; default: yes. */
   readonly clone?: boolean;
+  /** Whether Postern may ask doveadm; default: yes. */
+  readonly doveadm?: boolean;
   /** Further lines of postern.toml; begins with a table. */
   readonly config?: string;
   readonly main?: Readonly<Record<string, string>>;
@@ -25,7 +30,8 @@ export interface QuotaSiteOptions {
 export interface QuotaSite extends AsyncDisposable {
   readonly site: Site;
   readonly redis: RedisServer;
-  readonly doveadmPort: number;
+  /** Stands between Postern and Dovecot's doveadm. */
+  readonly doveadm: GoBetween;
   /** Puts mail of so many octets into a mailbox, past Postern. */
   fill(user: string, octets: number): Promise<void>;
   /** What doveadm says of the usage, in octets. */
@@ -33,6 +39,9 @@ export interface QuotaSite extends AsyncDisposable {
 }
 
 const MESSAGE = 5_000_000;
+
+const ROWS = z.array(z.looseObject({ type: z.string(), value: z.string() }));
+
 export const PREFIX = 'dovecot-quota/';
 
 /** A whole mail host as in site.ts, whose Dovecot has quotas and tells of them by the lines of `postern wire dovecot`. */
@@ -41,6 +50,7 @@ export async function startQuotaSite(options: QuotaSiteOptions = {}): Promise<Qu
   const folder = cleanup.use(await privateFolder('quota'));
   const redis = cleanup.use(await startRedis());
   const doveadmPort = await freePort();
+  const doveadm = cleanup.use(await startGoBetween(doveadmPort));
   const keyFile = folder.join('doveadm.key');
   await writeFile(keyFile, 'the key of the gates of hades');
   await chmod(keyFile, 0o600);
@@ -52,23 +62,23 @@ export async function startQuotaSite(options: QuotaSiteOptions = {}): Promise<Qu
       .join(''),
   );
   const { grace = '10%' } = options;
-  const config = [
+  const { clone = true } = options;
+  const configOf = (port: number): string[] => [
     'directory.mailbox_domains = ["olimpus.example"]',
     `directory.aliases = [${JSON.stringify(aliases)}]`,
-    `dovecot.doveadm = "127.0.0.1:${doveadmPort}"`,
+    ...(options.doveadm === false ? [] : [`dovecot.doveadm = "127.0.0.1:${port}"`]),
     `dovecot.api_key_file = ${JSON.stringify(keyFile)}`,
     `dovecot.quota_grace = "${grace}"`,
-    ...(options.clone === false ? [] : [`dovecot.quota_clone.address = "127.0.0.1:${redis.port}"`]),
-    options.config ?? '',
-  ].join('\n');
+    ...(clone ? [`dovecot.quota_clone.address = "127.0.0.1:${redis.port}"`] : []),
+  ];
   const configFile = folder.join('wire.toml');
-  await writeFile(configFile, config);
+  await writeFile(configFile, configOf(doveadmPort).join('\n'));
   const loaded = await loadConfig(configFile);
   if (!loaded.ok) throw new Error(JSON.stringify(loaded.problems));
 
   const site = cleanup.use(
     await startSite({
-      config,
+      config: [...configOf(doveadm.port), options.config ?? ''].join('\n'),
       endOfData: true,
       dovecot: {
         users: Object.fromEntries(
@@ -90,16 +100,14 @@ export async function startQuotaSite(options: QuotaSiteOptions = {}): Promise<Qu
   );
   const stack = cleanup.move();
   const used = async (user: string): Promise<number> => {
-    const rows: unknown = JSON.parse(await site.dovecot.doveadm('-f', 'json', 'quota', 'get', '-u', user));
-    const storage = Array.isArray(rows)
-      ? rows.find((row: Record<string, unknown>) => row['type'] === 'STORAGE')
-      : null;
-    return Number((storage as Record<string, unknown> | null)?.['value']) * 1024;
+    const answer = await site.dovecot.doveadm('-f', 'json', 'quota', 'get', '-u', user);
+    const storage = ROWS.parse(JSON.parse(answer)).find(({ type }) => type === 'STORAGE');
+    return Number(storage?.value) * 1024;
   };
   return {
     site,
     redis,
-    doveadmPort,
+    doveadm,
     async fill(user, octets) {
       await using client = await SmtpClient.connect({ host: '127.0.0.1', port: site.dovecot.lmtpPort });
       await client.lhlo('fill.example');

@@ -1,5 +1,4 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 
 import { afterEach, describe, expect, test } from 'vitest';
 
@@ -37,7 +36,8 @@ async function rig(
   });
   server.on('connection', () => (connections += 1));
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
+  const listening = server.address();
+  const port = typeof listening === 'object' && listening !== null ? listening.port : 0;
   const doveadm = new Doveadm({
     address: { kind: 'tcp', host: '127.0.0.1', port },
     apiKey: 'secret',
@@ -108,6 +108,12 @@ describe('a user’s quota', () => {
   });
 });
 
+/** The beginning of an answer. */
+function half(_question: string, response: ServerResponse): void {
+  response.writeHead(200, { 'content-length': '100' });
+  response.write('[[');
+}
+
 describe('what is no answer', () => {
   test.each([
     ['[["error",{"type":"exitCode","exitCode":75},"quota"]]', 'it failed for now (exit code 75)'],
@@ -144,10 +150,6 @@ describe('what is no answer', () => {
 
   test('silence, silence in the middle, and a connection that ends', async () => {
     expect(await failure(() => {}, { timeoutMs: 50 })).toBe('no answer within 50 ms');
-    const half: Answer = (_question, response) => {
-      response.writeHead(200, { 'content-length': '100' });
-      response.write('[[');
-    };
     expect(await failure(half, { timeoutMs: 50 })).toBe('no answer within 50 ms');
     expect(await failure((_question, response) => response.destroy())).toMatch(/socket hang up|ECONNRESET/);
   });

@@ -76,6 +76,10 @@ function source({
   );
 }
 
+async function graceOf(grace: Grace): Promise<number | undefined> {
+  return (await source({ clone: false, grace }).usage(ZEUS, NEVER))?.grace;
+}
+
 describe('usage', () => {
   test('from Redis, each time; the limit from doveadm, once in a while', async () => {
     const quota = source();
@@ -137,7 +141,6 @@ describe('usage', () => {
   });
 
   test('grace in octets, or as a share', async () => {
-    const graceOf = async (grace: Grace) => (await source({ clone: false, grace }).usage(ZEUS, NEVER))?.grace;
     expect(await graceOf({ octets: 77 })).toBe(77);
     expect(await graceOf({ percent: 33 })).toBe(330);
     expect(await graceOf({ percent: 0 })).toBe(0);
@@ -162,6 +165,16 @@ describe('trouble', () => {
     expect(await source().usage(ZEUS, NEVER)).toMatchObject({ source: 'doveadm' });
     await expect(source({ doveadm: false }).usage(ZEUS, NEVER)).rejects.toThrow('redis is away');
     expect(looks).toEqual(['doveadm', 'failed']);
+  });
+
+  test('what Redis has is no number, and nobody else can tell: unavailable', async () => {
+    for (const nonsense of ['-5', 'many', '', '1e3', '1'.repeat(16)]) {
+      cloned.set(`dq/${ZEUS}/quota/storage`, nonsense);
+      await expect(source({ doveadm: false }).usage(ZEUS, NEVER)).rejects.toThrow(NeighbourError);
+    }
+    cloned.set(`dq/${ZEUS}/quota/storage`, '1'.repeat(15));
+    expect(await source({ doveadm: false }).usage(ZEUS, NEVER)).toMatchObject({ used: 111_111_111_111_111 });
+    expect(looks).toEqual([...Array.from({ length: 5 }, () => 'failed'), 'redis']);
   });
 
   test('one question at a time for a user, whoever asks; a failure is told to all of them and not kept', async () => {

@@ -10,6 +10,11 @@ function entries(text: string): string[] {
   );
 }
 
+/** A line of so many octets, and another one. */
+function lineOf(length: number): string {
+  return `k ${'v'.repeat(length - 2)}\nnext x\n`;
+}
+
 describe('a table as postmap reads it', () => {
   // The cases of Postfix's own test program (readlline.c), with values.
   test.each([
@@ -54,9 +59,8 @@ describe('a table as postmap reads it', () => {
   });
 
   test('the longest line, and one octet more', () => {
-    const value = (length: number): string => `k ${'v'.repeat(length - 2)}\nnext x\n`;
-    expect(entries(value(LINE_LIMIT))[0]).toMatch(/^k -> v+$/);
-    expect(entries(value(LINE_LIMIT + 1))).toEqual([
+    expect(entries(lineOf(LINE_LIMIT))[0]).toMatch(/^k -> v+$/);
+    expect(entries(lineOf(LINE_LIMIT + 1))).toEqual([
       `1! a line of more than ${LINE_LIMIT} octets`,
       'next -> x',
     ]);
@@ -87,10 +91,11 @@ describe('a list of addresses', () => {
   });
 });
 
-describe('a list of mailboxes', () => {
-  const quotaIn = (extra: string): unknown =>
-    [...mailboxEntries(`zeus@x:{PLAIN}secret:5000:5000::/home/zeus::${extra}`)][0]?.quota;
+function quotaIn(extra: string): unknown {
+  return [...mailboxEntries(`zeus@x:{PLAIN}secret:5000:5000::/home/zeus::${extra}`)][0]?.quota;
+}
 
+describe('a list of mailboxes', () => {
   test.each([
     ['userdb_quota_rule=*:storage=1G', 1024 ** 3],
     ['userdb_quota_rule=*:storage=100', 100 * 1024],

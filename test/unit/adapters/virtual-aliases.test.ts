@@ -15,6 +15,21 @@ function expand(address: string, table: Table, delimiter = '+'): readonly string
   return expandAliases(address, (key) => (Object.hasOwn(table, key) ? table[key] : undefined), delimiter);
 }
 
+/** So many links of a chain. */
+function deep(links: number): Table {
+  return Object.fromEntries(Array.from({ length: links }, (_, link) => [`${link}@x`, [`${link + 1}@x`]]));
+}
+
+/** So many targets. */
+function many(count: number): Table {
+  return { 'list@x': Array.from({ length: count }, (_, n) => `${n}@y`) };
+}
+
+/** A target of so many characters. */
+function long(length: number): Table {
+  return { 'a@x': [`${'b'.repeat(length - 2)}@y`] };
+}
+
 describe('where an address leads', () => {
   const table: Table = {
     'one@x': ['zeus@x'],
@@ -69,15 +84,11 @@ describe('where an address leads', () => {
   });
 
   test('as deep and as many as Postfix allows, and one more', () => {
-    const deep = (links: number): Table =>
-      Object.fromEntries(Array.from({ length: links }, (_, link) => [`${link}@x`, [`${link + 1}@x`]]));
     // The last look finds nothing, and counts.
     expect(expand('0@x', deep(RECURSION_LIMIT - 1))).toEqual([`${RECURSION_LIMIT - 1}@x`]);
     expect(expand('0@x', deep(RECURSION_LIMIT))).toBeNull();
-    const many = (count: number): Table => ({ 'list@x': Array.from({ length: count }, (_, n) => `${n}@y`) });
     expect(expand('list@x', many(EXPANSION_LIMIT))).toHaveLength(EXPANSION_LIMIT);
     expect(expand('list@x', many(EXPANSION_LIMIT + 1))).toBeNull();
-    const long = (length: number): Table => ({ 'a@x': [`${'b'.repeat(length - 2)}@y`] });
     expect(expand('a@x', long(ADDRESS_LIMIT))).toHaveLength(1);
     expect(expand('a@x', long(ADDRESS_LIMIT + 1))).toBeNull();
   });
@@ -111,8 +122,9 @@ describe('whatever the tables say', () => {
   test('it ends, within the limits', () => {
     fc.assert(
       fc.property(address, tables, (from, table) => {
-        const targets = expand(from, table);
-        if (targets !== null) expect(targets.length).toBeLessThanOrEqual(EXPANSION_LIMIT + 2);
+        // The last address that is looked at may add three.
+        const targets = expand(from, table) ?? [];
+        expect(targets.length).toBeLessThanOrEqual(EXPANSION_LIMIT + 2);
       }),
       { numRuns: 500 },
     );

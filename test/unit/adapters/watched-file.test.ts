@@ -27,8 +27,11 @@ test('the largest file, and one octet more', async () => {
   expect(watched.content).toBe(100);
 });
 
+function entries(count: number): string {
+  return 'k v\n'.repeat(count);
+}
+
 test('as many entries as a file may have, and one more', async () => {
-  const entries = (count: number): string => 'k v\n'.repeat(count);
   expect((await readAliases(entries(5000), 5000)).aliases.size).toBe(1);
   await expect(readAliases(entries(5001), 5000)).rejects.toThrow('it has more than 5000 entries');
   expect((await readMailboxes(entries(5000), 5000)).mailboxes.size).toBe(1);

@@ -170,18 +170,26 @@ async function held(name: string): Promise<number> {
   return (await state.reservations(name)).reduce((sum, { bytes }) => sum + bytes, 0) / MB;
 }
 
+function roomOf(used: number, limit: number, grace: number) {
+  return { used, limit, grace, source: '' };
+}
+
+/** So many mailboxes. */
+function many(count: number): string[] {
+  return Array.from({ length: count }, (_, n) => `${n}@olimpus.example`);
+}
+
 describe('Dovecot’s rule', () => {
-  const usage = (used: number, limit: number, grace: number) => ({ used, limit, grace, source: '' });
   test.each([
-    ['fits exactly', usage(0, 20_000, 0), 0, 20_000, null],
-    ['one octet too much', usage(0, 20_000, 0), 0, 20_001, 'full'],
-    ['the grace is for the last message', usage(19_000, 20_000, 10_000), 0, 11_000, null],
-    ['and ends', usage(19_000, 20_000, 10_000), 0, 11_001, 'full'],
-    ['at the limit nothing is taken', usage(20_000, 20_000, 10_000), 0, 1, 'full'],
-    ['what is on its way counts', usage(0, 20_000, 0), 10_000, 10_001, 'busy'],
-    ['without the grace, for it may come first', usage(0, 20_000, 10_000), 10_000, 10_001, 'busy'],
-    ['never fits', usage(0, 20_000, 0), 0, 20_001 + OVERHEAD, 'too-large'],
-    ['fits the empty mailbox within the grace', usage(0, 20_000, 10_000), 0, 30_000 + OVERHEAD, 'full'],
+    ['fits exactly', roomOf(0, 20_000, 0), 0, 20_000, null],
+    ['one octet too much', roomOf(0, 20_000, 0), 0, 20_001, 'full'],
+    ['the grace is for the last message', roomOf(19_000, 20_000, 10_000), 0, 11_000, null],
+    ['and ends', roomOf(19_000, 20_000, 10_000), 0, 11_001, 'full'],
+    ['at the limit nothing is taken', roomOf(20_000, 20_000, 10_000), 0, 1, 'full'],
+    ['what is on its way counts', roomOf(0, 20_000, 0), 10_000, 10_001, 'busy'],
+    ['without the grace, for it may come first', roomOf(0, 20_000, 10_000), 10_000, 10_001, 'busy'],
+    ['never fits', roomOf(0, 20_000, 0), 0, 20_001 + OVERHEAD, 'too-large'],
+    ['fits the empty mailbox within the grace', roomOf(0, 20_000, 10_000), 0, 30_000 + OVERHEAD, 'full'],
   ] as const)('%s', (_, room, inFlight, bytes, expected) => {
     expect(obstacle(room, inFlight, bytes)).toBe(expected);
   });
@@ -194,7 +202,7 @@ describe('Dovecot’s rule', () => {
         fc.integer({ min: 0, max: 60_000 }),
         fc.integer({ min: 0, max: 20_000 }),
         (wanted, used, grace) => {
-          const room = usage(used, 50_000, grace);
+          const room = roomOf(used, 50_000, grace);
           const accepted: number[] = [];
           for (const bytes of wanted) {
             const inFlight = accepted.reduce((sum, each) => sum + each, 0);
@@ -278,7 +286,6 @@ describe('at RCPT', () => {
   });
 
   test('an alias for as many mailboxes as are looked at, and one more', async () => {
-    const many = (count: number) => Array.from({ length: count }, (_, n) => `${n}@olimpus.example`);
     for (const name of many(MAILBOX_LIMIT + 1)) mailbox(name, 20, 20);
     aliases.set('many@olimpus.example', {
       kind: 'delivered',
@@ -401,6 +408,23 @@ describe('a message whose size was not announced', () => {
     await expect.poll(() => held(ZEUS)).toBe(0);
   });
 
+  test('that comes in vain again and again is refused for good after a while; one that is taken begins it anew', async () => {
+    mailbox(ZEUS, 15, 20);
+    const brief = { ...options, temporary_for: '7d' };
+    const endOf = async (size: number): Promise<string> => {
+      const mail = new Mail(null, brief);
+      expect(await mail.rcpt(ZEUS)).toBe('room');
+      return await mail.end(size);
+    };
+    expect(await endOf(6)).toBe('quota.full');
+    clock.time += 7 * DAY - 1000;
+    expect(await endOf(6)).toBe('quota.full');
+    clock.time += 2000;
+    expect(await endOf(6)).toBe('quota.full-long');
+    expect(await endOf(1)).toBe('room');
+    await expect.poll(() => endOf(6)).toBe('quota.full');
+  });
+
   test('a mailbox that is full refuses it at once', async () => {
     mailbox(ZEUS, 20, 20);
     expect(await new Mail(null, options).rcpt(ZEUS)).toBe('quota.full');
@@ -416,6 +440,54 @@ describe('a message whose size was not announced', () => {
   });
 });
 
+describe('an alias whose mailboxes must all have room', () => {
+  const options = { alias_room: 'all', largest_message: '10000000B' };
+
+  beforeEach(() => {
+    aliases.set('all@olimpus.example', { kind: 'delivered', mailboxes: [ZEUS, HERA], elsewhere: false });
+    aliases.set('out@olimpus.example', { kind: 'delivered', mailboxes: [ZEUS], elsewhere: true });
+    mailbox(ZEUS, 5, 20);
+    mailbox(HERA, 18, 20);
+  });
+
+  test('is refused when one has none, and holds nothing then', async () => {
+    expect(await new Mail(3, options).rcpt('all@olimpus.example')).toBe('quota.full');
+    expect(await held(ZEUS)).toBe(0);
+    expect(await new Mail(2, options).rcpt('all@olimpus.example')).toBe('room');
+    expect([await held(ZEUS), await held(HERA)]).toEqual([2, 2]);
+    mailbox(ZEUS, 20, 20);
+    expect(await new Mail(1, options).rcpt('out@olimpus.example')).toBe('quota.full');
+  });
+
+  test('keeps what the message held before', async () => {
+    const mail = new Mail(3, options);
+    expect(await mail.rcpt(ZEUS)).toBe('room');
+    expect(await mail.rcpt('all@olimpus.example')).toBe('quota.full');
+    expect(await held(ZEUS)).toBe(3);
+  });
+
+  test('comes alone when no size was announced, and is refused at the end if one lacks room', async () => {
+    const mail = new Mail(null, options);
+    expect(await mail.rcpt('all@olimpus.example')).toBe('room');
+    expect(await mail.rcpt(ZEUS)).toBe('quota.alone');
+    expect(await mail.end(3)).toBe('quota.full');
+    expect([await held(ZEUS), await held(HERA)]).toEqual([0, 0]);
+    const other = new Mail(null, options);
+    expect(await other.rcpt(ZEUS)).toBe('room');
+    const before = await held(ZEUS);
+    expect(await other.rcpt('all@olimpus.example')).toBe('quota.alone');
+    expect(await held(ZEUS)).toBe(before);
+  });
+
+  test('a mailbox without a limit, and postmaster, are as ever', async () => {
+    mailbox(ZEUS, 5, null);
+    aliases.set('postmaster@olimpus.example', { kind: 'delivered', mailboxes: [HERA], elsewhere: false });
+    expect(await new Mail(2, options).rcpt('all@olimpus.example')).toBe('room');
+    expect(await new Mail(9, options).rcpt('postmaster@olimpus.example')).toBe('room');
+    expect(await new Mail(9, options).rcpt('out@olimpus.example')).toBe('room');
+  });
+});
+
 describe('at the end', () => {
   test('a message that is larger than it said is refused, and what it held is free', async () => {
     mailbox(ZEUS, 5, 20);
@@ -428,19 +500,35 @@ describe('at the end', () => {
   test('it goes on when one of its recipients has room, and holds what it may overdraw', async () => {
     mailbox(ZEUS, 5, 20);
     mailbox(HERA, 0, 20);
+    const mail = new Mail(10);
+    await mail.rcpt(ZEUS);
+    await mail.rcpt(HERA);
+    // Its user has put something in.
+    mailbox(ZEUS, 15, 20);
+    expect(await mail.end(9)).toBe('room');
+    expect(await held(HERA)).toBe(9);
+    expect(await held(ZEUS)).toBe(10);
+  });
+
+  test('of a larger size than was announced it is refused as soon as one of its recipients lacks room', async () => {
+    mailbox(ZEUS, 5, 20);
+    mailbox(HERA, 0, 20);
     const mail = new Mail(1);
     await mail.rcpt(ZEUS);
     await mail.rcpt(HERA);
-    expect(await mail.end(16)).toBe('room');
-    expect(await held(HERA)).toBe(16);
-    expect(await held(ZEUS)).toBe(1);
+    expect(await mail.end(15)).toBe('room');
+    expect(await mail.end(16)).toBe('quota.full');
+    expect(await held(HERA)).toBe(0);
+    expect(await held(ZEUS)).toBe(0);
   });
 
   test('it goes on when it has recipients whom nobody asked about', async () => {
     mailbox(ZEUS, 5, 20);
-    const mail = new Mail(1);
+    const mail = new Mail(10);
     await mail.rcpt(ZEUS);
-    expect(await mail.end(16, 2)).toBe('room');
+    mailbox(ZEUS, 15, 20);
+    expect(await mail.end(10, 2)).toBe('room');
+    expect(await mail.end(10, 1)).toBe('quota.full');
   });
 
   test('room is held for longer from then on', async () => {
