@@ -5,7 +5,7 @@ import { mailboxEntries } from './passwd-file.ts';
 import { postmapEntries } from './postmap-text.ts';
 
 /** The most entries of one file. */
-export const ENTRY_LIMIT = 2_000_000;
+const ENTRY_LIMIT = 2_000_000;
 
 /** So many entries between two turns of the event loop: a large file must not keep mail waiting. */
 const ENTRIES_PER_TURN = 2000;

@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
 
 /** The largest file; some million lines. */
-export const FILE_LIMIT = 128 * 1024 ** 2;
+const FILE_LIMIT = 128 * 1024 ** 2;
 
 /** A file younger than this may be half written: Postfix looks again, too (dict_thash.c). */
 const SETTLED_MS = 1000;

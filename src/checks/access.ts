@@ -7,8 +7,8 @@ import { AccessTable } from './access-table.ts';
 import { isIpAddress, parseNetwork } from './networks.ts';
 
 /** Entries in the list; values in one list of an entry; patterns with `*` elsewhere than in front, which are tried one by one. */
-export const ENTRY_LIMIT = 100_000;
-export const VALUE_LIMIT = 100_000;
+const ENTRY_LIMIT = 100_000;
+const VALUE_LIMIT = 100_000;
 export const SLOW_LIMIT = 1000;
 
 const NETWORK_FORM = 'expected an IP address or a network such as "192.0.2.0/24" or "2001:db8::/32"';

@@ -12,7 +12,7 @@ export interface Charge {
 }
 
 /** Charges that are remembered for one message: some limits for each of Postfix's 1,000 recipients. What is beyond can't be given back. */
-export const CHARGE_LIMIT = 10_000;
+const CHARGE_LIMIT = 10_000;
 
 /** What one message was counted for, so that nothing is counted twice and everything can be given back. */
 export class Ledger {

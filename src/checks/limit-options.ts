@@ -5,7 +5,7 @@ import type { CodeInfo } from './check.ts';
 import { networkSet } from './networks.ts';
 import { byteSize, duration } from './options.ts';
 
-export const COUNTED = ['messages', 'recipients', 'bytes', 'connections'] as const;
+const COUNTED = ['messages', 'recipients', 'bytes', 'connections'] as const;
 export const KEY_PARTS = [
   'login',
   'sender',

@@ -9,7 +9,7 @@ const NOTED_MS = 60_000;
 /** How long a warning that was given, by whichever process, is not thought of again by this one. */
 const WARNED_MS = 3_600_000;
 /** A mailbox that stays above a threshold is warned of once, unless no mail comes for so long. */
-export const WARNING_WINDOW_MS = 7 * 86_400_000;
+const WARNING_WINDOW_MS = 7 * 86_400_000;
 const MOST = 20_000;
 
 interface Notes {

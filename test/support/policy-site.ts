@@ -19,7 +19,7 @@ import { preparePostern, type Postern, type PosternProcess } from './postern.ts'
  * one that does not is 127.0.0.1, which Postfix and Postern take for their own. Every address in `domains` exists.
  */
 
-export const DOMAINS: readonly string[] = ['olimpus.example', 'asgard.example'];
+const DOMAINS: readonly string[] = ['olimpus.example', 'asgard.example'];
 
 export interface PolicySiteOptions {
   /** postern.toml below the keys that the site sets itself; keys of `[site]` as dotted keys at its top: `site.own_networks = […]`. */
