@@ -1,8 +1,10 @@
 import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 
+import { sealMessage } from 'mailauth/lib/arc/index.js';
+
 import { DkimSigner } from '../src/milter/dkim-signer.ts';
-import { HeaderList } from '../src/mail/header.ts';
-import type { SigningKey } from '../src/config/config.ts';
+import { HeaderList, parseHeaderSection } from '../src/mail/header.ts';
+import type { SigningKey } from '../src/ports/signing-keys.ts';
 
 export interface KeyPair {
   readonly algorithm: SigningKey['algorithm'];
@@ -65,12 +67,27 @@ export async function signed(mail: Sample, domain: string, pair: KeyPair): Promi
     bodyCanonicalization: 'relaxed',
     oversign: ['From'],
     expire: null,
-    keys: [key],
+    lineLimit: 0,
   } as const;
-  const signer = new DkimSigner(signing, [key]);
+  const signer = new DkimSigner(signing);
   signer.body(mail.body);
   const list = new HeaderList(mail.headers.map(([name, value]) => ({ name, value })));
-  const fields = await signer.sign(list, Math.floor(Date.now() / 1000));
+  const fields = await signer.sign([key], list, Math.floor(Date.now() / 1000));
+  return { ...mail, headers: [...fields.map(({ name, value }) => [name, value] as const), ...mail.headers] };
+}
+
+/** With one ARC set, as a mailing list or a large provider puts it there. */
+export async function sealed(mail: Sample, domain: string, pair: KeyPair): Promise<Sample> {
+  const set = await sealMessage(content(mail), {
+    signingDomain: domain,
+    selector: 'bench',
+    privateKey: pair.privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
+    algorithm: pair.algorithm,
+    canonicalization: 'relaxed/relaxed',
+    authResults: `${domain}; dkim=pass header.d=${domain}; dmarc=pass header.from=${domain}`,
+    cv: 'none',
+  });
+  const fields = parseHeaderSection(set.toString('latin1')).toArray();
   return { ...mail, headers: [...fields.map(({ name, value }) => [name, value] as const), ...mail.headers] };
 }
 

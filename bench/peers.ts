@@ -42,6 +42,7 @@ const PEERS: readonly Peer[] = [postfwd('postfwd1'), postfwd('postfwd2'), postgr
 export interface PeersBench {
   readonly dnsPort: number;
   readonly requests: number;
+  readonly only: string;
   readonly told: (measured: Measured) => void;
 }
 
@@ -51,7 +52,7 @@ export async function benchPeers(bench: PeersBench): Promise<void> {
     stdio: 'inherit',
   });
   await using dns = await startDnsForwarder(bench.dnsPort);
-  for (const peer of PEERS) {
+  for (const peer of PEERS.filter(({ name }) => name.includes(bench.only))) {
     await using folder = await privateFolder(peer.name);
     const resolvConf = folder.join('resolv.conf');
     await writeFile(resolvConf, `nameserver ${dns.address}\n`);
@@ -74,6 +75,7 @@ export async function benchPeers(bench: PeersBench): Promise<void> {
 /** Ours beside theirs: how many times as many requests, and which part of the CPU time. */
 export function comparison(measured: readonly Measured[]): string {
   const lines = [
+    '\nEach beside what policyd does of the same, measured in this run:\n',
     '| peer | connections | per second | CPU µs | p99 ms | policyd does | per second | CPU µs | p99 ms | throughput | CPU |',
     '|---|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|',
   ];

@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
+import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
@@ -79,6 +80,10 @@ export interface Measured {
   readonly p50Ms: number;
   readonly p99Ms: number;
   readonly peakRssMiB: number;
+  /** At its end; of a long run only. */
+  readonly rssMiB?: number;
+  /** Of the machine, over the last minute: what others ran beside it. */
+  readonly loadAverage: number;
   /** The load generator had no time left: the server could have done more. */
   readonly saturated: boolean;
 }
@@ -93,7 +98,7 @@ export async function load(options: Omit<Load, 'run'>): Promise<Loaded> {
   const { stdout } = await promisify(execFile)(
     process.execPath,
     [program, JSON.stringify({ ...options, run } satisfies Load)],
-    { timeout: (options.seconds + 30) * 1000 },
+    { timeout: (options.seconds + 60) * 1000 },
   );
   return loaded.parse(JSON.parse(stdout));
 }
@@ -117,6 +122,7 @@ export async function measure(
     p50Ms: round(result.p50Ms),
     p99Ms: round(result.p99Ms),
     peakRssMiB: server.peakMemory(),
+    loadAverage: round(loadavg()[0] ?? 0),
     saturated: result.busy > SATURATED,
   };
 }
@@ -132,8 +138,41 @@ export interface PolicydBench {
   readonly told: (measured: Measured) => void;
 }
 
+/** What the machine can do: a server that does nothing, see least.ts. */
+async function benchLeast(bench: PolicydBench): Promise<void> {
+  if (!LEAST.includes(bench.only)) return;
+  const port = await freePort();
+  await using server = await Watched.start([join(import.meta.dirname, 'least.ts'), String(port)], 'ready');
+  const base = { port, newSenders: false, expect: 'DUNNO', seconds: SECONDS, recipients: 1 };
+  await load({ ...base, connections: 8, messages: 3000 });
+  for (const connections of bench.connections ?? CONNECTIONS) {
+    bench.told(await measure(LEAST, { ...base, connections, messages: bench.requests }, server));
+  }
+}
+
+const LEAST = 'least server that node:net can make';
+/** Stretches of a run that is watched for growth. */
+const STRETCHES = 8;
+
+/** Memory after each stretch of a long run: no message, sender or client of it comes back. */
+async function benchGrowth(bench: PolicydBench, clone: RedisServer | null): Promise<void> {
+  const scene = SCENES.find(({ name }) => name === 'all together');
+  const name = 'policyd, memory of a long run';
+  if (scene === undefined || clone === null || !name.includes(bench.only)) return;
+  const port = await freePort();
+  const config = scene.config + redisConfig(scene, clone, null);
+  await using server = await startPolicyd(bench, { ...scene, name, config }, port);
+  const base = { port, newSenders: true, expect: '', seconds: 120, connections: 64, recipients: 2 };
+  for (let stretch = 1; stretch <= STRETCHES; stretch++) {
+    const messages = Math.ceil(bench.requests / base.recipients);
+    const measured = await measure(`${name}, stretch ${stretch}`, { ...base, messages }, server);
+    bench.told({ ...measured, rssMiB: server.memory() });
+  }
+}
+
 /** Every scene, on SQLite and, where redis-server is installed, on Redis. */
 export async function benchPolicyd(bench: PolicydBench): Promise<void> {
+  await benchLeast(bench);
   if (!existsSync(REDIS)) {
     console.error('redis-server is not installed: no figures for the state on Redis, and none with quotas');
     return benchScenes(bench, null, null);
@@ -144,6 +183,7 @@ export async function benchPolicyd(bench: PolicydBench): Promise<void> {
   }
   await benchScenes(bench, redis, null);
   await benchScenes(bench, redis, redis);
+  await benchGrowth(bench, redis);
 }
 
 /** Every scene at every number of connections, first with a recipient a message, then with five. */
@@ -179,7 +219,7 @@ const STATELESS: ReadonlySet<string> = new Set(['spf']);
 function redisConfig(scene: Scene, clone: RedisServer | null, state: RedisServer | null): string {
   const kept = state === null ? '' : `[state.redis]\naddress = "${state.host}:${state.port}"\n`;
   if (scene.quota !== true || clone === null) return kept;
-  return `${kept}[dovecot.quota_clone]\naddress = "${clone.host}:${clone.port}"\n[directory]\nmailbox_domains = ["example.org"]\n[[account]]\nnames = ["@example.org"]\nquota = "1TiB"\n`;
+  return `${kept}[dovecot.quota_clone]\naddress = "${clone.host}:${clone.port}"\n[directory]\nmailbox_domains = ["example.org"]\n[[account]]\nnames = ["@example.org"]\nquota = "1000GiB"\n`;
 }
 
 /** Every client, sender and recipient once, a second later again: then greylisting knows them. */

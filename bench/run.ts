@@ -1,6 +1,7 @@
 // `npm run bench`: what one request or message costs each daemon. JSON lines on standard output, a table on standard error.
 //   npm run bench -- [--quick] [--only TEXT] [--profile FOLDER] [--peers]
-// --profile: a .cpuprofile of each daemon. --peers: policyd beside Debian's policy servers (Debian 12 and root).
+// --only: rows whose name has this in it. --profile: a .cpuprofile of each daemon. --peers: policyd alone, beside Debian's policy servers (Debian 12 and root).
+import { spawnSync } from 'node:child_process';
 import { writeFile, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,9 +11,11 @@ import { DnsServer } from '../test/support/players/dns-server.ts';
 import { LmtpClient } from '../test/support/players/lmtp-client.ts';
 import { MilterClient, type MilterMail } from '../test/support/players/milter-client.ts';
 import { freePort } from '../test/support/neighbours/ports.ts';
-import { content, ed25519Pair, rsaPair, sample, signed, type Sample } from './corpus.ts';
+import { content, ed25519Pair, rsaPair, sample, sealed, signed, type Sample } from './corpus.ts';
 import { benchPeers, comparison } from './peers.ts';
+import { policyTable } from './policy-table.ts';
 import { benchPolicyd, type Measured } from './policyd.ts';
+import { benchScoring } from './scoring.ts';
 import { Watched } from './server.ts';
 
 const { values: options } = parseArgs({
@@ -46,6 +49,13 @@ interface Result {
   /** Highest so far, in this run of the server. */
   readonly peakRssMiB: number;
 }
+
+// What is measured is what would be installed.
+const built = spawnSync('npm', ['run', '--silent', 'build'], {
+  cwd: join(import.meta.dirname, '..'),
+  stdio: ['ignore', 2, 2],
+});
+if (built.status !== 0) throw new Error('the build failed: its reason stands above');
 
 const folder = await mkdtemp(join(tmpdir(), 'postern-bench-'));
 const rsa = rsaPair();
@@ -199,6 +209,13 @@ const SIGNED = /^DKIM-Signature:/m;
 
 const scenarios: readonly Scenario[] = [
   milter('milter, verify, 2 KiB', await signed(small, 'sender.example', rsa), false, 6000, AUTH),
+  milter(
+    'milter, verify with ARC, 2 KiB',
+    await sealed(await signed(small, 'sender.example', rsa), 'sender.example', rsa),
+    false,
+    6000,
+    /dkim=pass[\s\S]*arc=pass[\s\S]*dmarc=pass/,
+  ),
   milter('milter, verify, 50 KiB', await signed(medium, 'sender.example', rsa), false, 2000, AUTH),
   milter('milter, verify, 5 MiB', await signed(large, 'sender.example', rsa), false, 48, AUTH),
   milter('milter, sign RSA-2048, 2 KiB', from(small, 'rsa.example'), true, 6000, SIGNED),
@@ -219,17 +236,29 @@ const told = (measured: Measured): void => {
 };
 
 try {
-  const only = options.only;
-  await benchPolicyd({ folder, dnsPort: dns.port, requests: REQUESTS, only, profile: options.profile, told });
-  if (options.peers) await benchPeers({ dnsPort: dns.port, requests: REQUESTS, told });
-  if (policies.length > 0) printPolicies(policies);
+  const { only, profile } = options;
+  await benchPolicyd({ folder, dnsPort: dns.port, requests: REQUESTS, only, profile, told });
+  if (options.peers) await benchPeers({ dnsPort: dns.port, requests: REQUESTS, only, told });
+  const main = join(import.meta.dirname, '../dist/cli/main.js');
+  const scoring = { folder, dnsPort: dns.port, messages: 6000 * SCALE, only, profile, main };
+  for (const scored of options.peers ? [] : await benchScoring(scoring)) console.log(JSON.stringify(scored));
+  const results = options.peers ? [] : await benchMail();
+  if (policies.length > 0) console.error(policyTable(policies));
+  if (options.peers) console.error(comparison(policies));
+  if (results.length > 0) console.error(mailTable(results));
+} finally {
+  await rm(folder, { recursive: true, force: true });
+}
 
+/** milter and lmtp-filter: a server for each, so that the peak of memory is that daemon's own. */
+async function benchMail(): Promise<readonly Result[]> {
   const results: Result[] = [];
+  const chosen = scenarios.filter(({ name }) => name.includes(options.only));
+  if (chosen.length === 0) return results;
   await using cleanup = new AsyncDisposableStack();
   cleanup.use(await Watched.start([join(import.meta.dirname, 'sink.ts'), String(ports.sink)], 'ready'));
-  // A server for each daemon, so that the peak of memory is that daemon's own.
-  for (const daemon of options.peers ? [] : ['milter', 'lmtp-filter']) {
-    const mine = scenarios.filter(({ name }) => name.startsWith(daemon) && name.includes(options.only));
+  for (const daemon of ['milter', 'lmtp-filter']) {
+    const mine = chosen.filter(({ name }) => name.startsWith(daemon));
     if (mine.length === 0) continue;
     const main = join(import.meta.dirname, '../dist/cli/main.js');
     const args = [
@@ -250,30 +279,17 @@ try {
       results.push(result);
     }
   }
-  if (results.length === 0) process.exit();
-  console.error(
-    '\n| scenario | connections | count | per second | CPU µs | p50 ms | p99 ms | peak RSS MiB |',
-  );
-  console.error('|---|--:|--:|--:|--:|--:|--:|--:|');
-  for (const r of results) {
-    console.error(
-      `| ${r.name} | ${r.connections} | ${r.count} | ${r.perSecond} | ${r.cpuMicroseconds} | ${r.p50Ms} | ${r.p99Ms} | ${r.peakRssMiB} |`,
-    );
-  }
-} finally {
-  await rm(folder, { recursive: true, force: true });
+  return results;
 }
 
-function printPolicies(measured: readonly Measured[]): void {
-  console.error(
-    '\n| policy server | recipients | connections | requests | per second | CPU µs | p50 ms | p99 ms | peak RSS MiB |',
+function mailTable(results: readonly Result[]): string {
+  const rows = results.map(
+    (r) =>
+      `| ${r.name} | ${r.connections} | ${r.count} | ${r.perSecond} | ${r.cpuMicroseconds} | ${r.p50Ms} | ${r.p99Ms} | ${r.peakRssMiB} |`,
   );
-  console.error('|---|--:|--:|--:|--:|--:|--:|--:|--:|');
-  for (const r of measured) {
-    console.error(
-      `| ${r.name} | ${r.recipients} | ${r.connections} | ${r.requests} | ${r.perSecond}${r.saturated ? ' (load generator saturated)' : ''} ` +
-        `| ${r.cpuMicroseconds} | ${r.p50Ms} | ${r.p99Ms} | ${r.peakRssMiB} |`,
-    );
-  }
-  if (options.peers) console.error(`\n${comparison(measured)}`);
+  return [
+    '\n| scenario | connections | count | per second | CPU µs | p50 ms | p99 ms | peak RSS MiB |',
+    '|---|--:|--:|--:|--:|--:|--:|--:|',
+    ...rows,
+  ].join('\n');
 }

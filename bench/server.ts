@@ -3,12 +3,12 @@ import { readFileSync } from 'node:fs';
 
 /** A process whose CPU time and memory are watched. */
 export class Watched implements AsyncDisposable {
+  readonly pid: number;
   readonly #child: ChildProcess;
-  readonly #pid: number;
 
   private constructor(child: ChildProcess, pid: number) {
     this.#child = child;
-    this.#pid = pid;
+    this.pid = pid;
   }
 
   /** Starts `node ARGS…` and waits for a line on its output that holds `ready`. */
@@ -30,12 +30,17 @@ export class Watched implements AsyncDisposable {
 
   /** User and system time so far of the process and its threads, in microseconds. The kernel counts in ticks of 10 ms. */
   cpu(): number {
-    return cpuOf(this.#pid);
+    return cpuOf(this.pid);
   }
 
   /** The most memory it has had so far (VmHWM), in MiB. */
   peakMemory(): number {
-    return peakMemoryOf(this.#pid);
+    return peakMemoryOf(this.pid);
+  }
+
+  /** What it has now (VmRSS), in MiB. */
+  memory(): number {
+    return memoryOf(this.pid, 'VmRSS');
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -58,6 +63,11 @@ export function cpuOf(pid: number): number {
 }
 
 export function peakMemoryOf(pid: number): number {
-  const line = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'latin1'));
-  return Math.round(Number(line?.[1] ?? 0) / 1024);
+  return memoryOf(pid, 'VmHWM');
+}
+
+function memoryOf(pid: number, field: 'VmHWM' | 'VmRSS'): number {
+  const line = new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'latin1'));
+  if (line === null) throw new Error(`/proc/${pid}/status has no ${field}`);
+  return Math.round(Number(line[1]) / 1024);
 }

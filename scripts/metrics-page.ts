@@ -1,6 +1,10 @@
 import { Registry } from 'prom-client';
 import { z } from 'zod';
 
+import { keyMetrics } from '../src/cli/open-keys.ts';
+import { publicationMetrics } from '../src/cli/open-lookout.ts';
+import { clamdUp } from '../src/cli/clamd-watch.ts';
+import { quarantineMetrics } from '../src/cli/open-quarantine.ts';
 import { redisUp } from '../src/cli/open-state.ts';
 import { storeEvents } from '../src/cli/wiring.ts';
 import { loadConfig } from '../src/config/load.ts';
@@ -31,6 +35,10 @@ export async function metricsPage(): Promise<string> {
   outcomeObserver(registry, []);
   storeEvents(registry, openLog('silent'));
   redisUp(registry);
+  clamdUp(registry);
+  quarantineMetrics(registry);
+  keyMetrics(registry);
+  publicationMetrics(registry);
   reloadMetrics(registry);
   processMetrics(registry, '0');
   const rows = registry

@@ -1,8 +1,8 @@
 import type { KeyObject } from 'node:crypto';
 
-import type { SigningKey } from '../../src/config/config.ts';
 import { HeaderList } from '../../src/mail/header.ts';
 import { DkimSigner } from '../../src/milter/dkim-signer.ts';
+import type { SigningKey } from '../../src/ports/signing-keys.ts';
 
 export const DOMAIN = 'demo.example';
 export const BOB = `bob@${DOMAIN}`;
@@ -162,14 +162,14 @@ async function signed(message: string, domain: string, privateKey: KeyObject): P
     bodyCanonicalization: 'relaxed',
     oversign: ['From'],
     expire: null,
-    keys: [key],
+    lineLimit: 998,
   } as const;
-  const signer = new DkimSigner(signing, [key]);
+  const signer = new DkimSigner(signing);
   signer.body(Buffer.from(body, 'latin1'));
   const headers = section.split('\r\n').map((line) => {
     const colon = line.indexOf(':');
     return { name: line.slice(0, colon), value: line.slice(colon + 1) };
   });
-  const fields = await signer.sign(new HeaderList(headers), Math.floor(Date.now() / 1000));
+  const fields = await signer.sign([key], new HeaderList(headers), Math.floor(Date.now() / 1000));
   return `${fields.map(({ name, value }) => `${name}:${value}\r\n`).join('')}${message}`;
 }

@@ -26,11 +26,24 @@ const TTL_LIMIT = 3600;
 export interface Question {
   readonly name: string;
   readonly type: RecordType;
+  /** Asked of a server that is thought to have the zone: without recursion, and CNAMEs are told, not followed. */
+  readonly direct?: true;
+}
+
+/** What a server that was asked directly says of the name itself. */
+export interface DirectWord {
+  /** AA: it has the zone. RFC 1035 §4.1.1. */
+  readonly authoritative: boolean;
+  /** Where a CNAME at the name leads. */
+  readonly alias: string | null;
+  /** The zone below that was given to other servers. RFC 1034 §4.3.2 step 3b. */
+  readonly referral: { readonly zone: string; readonly servers: readonly string[] } | null;
 }
 
 /** What a response says. `other`: it does not answer this question. */
 export type Response =
-  | { readonly kind: 'answer'; readonly answer: DnsAnswer }
+  /** `direct`: of a question that was. */
+  | { readonly kind: 'answer'; readonly answer: DnsAnswer; readonly direct?: DirectWord }
   | { readonly kind: 'servfail' | 'refused' | 'formerr' }
   | { readonly kind: 'truncated' }
   | { readonly kind: 'other' };
@@ -49,7 +62,7 @@ export function encodeQuery(id: number, question: Question, edns: boolean): Uint
   return packet.encode({
     type: 'query',
     id,
-    flags: packet.RECURSION_DESIRED,
+    flags: question.direct === true ? 0 : packet.RECURSION_DESIRED,
     questions: [{ type: question.type, name: question.name, class: 'IN' }],
     additionals: edns
       ? [
@@ -85,9 +98,9 @@ export function readResponse(bytes: Buffer, id: number, question: Question): Res
   const rcode = message.rcode ?? '';
   switch (rcode) {
     case 'NOERROR':
-      return { kind: 'answer', answer: answerOf(message, question, 'nodata') };
+      return answerTo(message, question, 'nodata');
     case 'NXDOMAIN':
-      return { kind: 'answer', answer: answerOf(message, question, 'nxdomain') };
+      return answerTo(message, question, 'nxdomain');
     case 'REFUSED':
       return { kind: 'refused' };
     case 'FORMERR':
@@ -108,12 +121,43 @@ function decode(bytes: Buffer): Decoded | null {
   }
 }
 
+function answerTo(message: Decoded, question: Question, empty: 'nodata' | 'nxdomain'): Response {
+  const answer = answerOf(message, question, empty);
+  return question.direct === true
+    ? { kind: 'answer', answer, direct: directWord(message, question) }
+    : { kind: 'answer', answer };
+}
+
+function directWord(message: Decoded, { name }: Question): DirectWord {
+  const alias = (message.answers ?? [])
+    .filter(isRecord)
+    .find((record) => record.type === 'CNAME' && sameName(record.name, name));
+  const servers = (message.authorities ?? []).filter(isRecord).filter((record) => record.type === 'NS');
+  const zone = servers[0]?.name.toLowerCase();
+  return {
+    authoritative: message.flag_aa,
+    alias: alias?.type === 'CNAME' ? hostName(alias.data.toLowerCase()) : null,
+    referral:
+      zone === undefined || message.flag_aa
+        ? null
+        : {
+            zone,
+            servers: servers.flatMap((record) =>
+              record.type === 'NS' && sameName(record.name, zone)
+                ? [hostName(record.data.toLowerCase())]
+                : [],
+            ),
+          },
+  };
+}
+
 /** RFC 1034 §4.3.1, §3.6.2: CNAMEs in the answer section lead to the records. */
 function answerOf(message: Decoded, question: Question, empty: 'nodata' | 'nxdomain'): DnsAnswer {
   const answers = (message.answers ?? []).filter(isRecord);
   let name = question.name;
   let ttl = TTL_LIMIT;
-  for (let hops = 0; question.type !== 'CNAME' && hops < CHAIN_LIMIT; hops++) {
+  const followed = question.type === 'CNAME' || question.direct === true ? 0 : CHAIN_LIMIT;
+  for (let hops = 0; hops < followed; hops++) {
     const alias = answers.find((record) => record.type === 'CNAME' && sameName(record.name, name));
     if (alias?.type !== 'CNAME') break;
     name = alias.data.toLowerCase();

@@ -40,6 +40,12 @@ export async function ask(server: DnsServer, question: Question, signal: AbortSi
   return response.kind === 'truncated' ? { kind: 'servfail' } : response;
 }
 
+/** Asks one server over TCP alone, as when UDP does not get through. Ends with `signal`, as `silent`. */
+export async function askOverTcp(server: DnsServer, question: Question, signal: AbortSignal): Promise<Reply> {
+  const response = await askTcp(server, question, signal);
+  return response.kind === 'truncated' ? { kind: 'servfail' } : response;
+}
+
 function askUdp(server: DnsServer, question: Question, edns: boolean, signal: AbortSignal): Promise<Heard> {
   const { promise, resolve } = Promise.withResolvers<Heard>();
   if (signal.aborted) return Promise.resolve({ kind: 'silent', why: whyAborted(signal) });

@@ -1,22 +1,22 @@
 import { DkimVerifier } from 'mailauth/lib/dkim/dkim-verifier.js';
 import { evaluateDmarc, type DmarcResponse } from 'mailauth/lib/dmarc/index.js';
 
-import type { HeaderField } from '../mail/header.ts';
+import { authors } from '../mail/author.ts';
+import { SignedFields } from '../mail/dkim-header.ts';
+import type { HeaderField, HeaderList } from '../mail/header.ts';
 import type { Clock } from '../ports/clock.ts';
-import type { DkimResult, DmarcPolicy, DmarcQuery, DmarcResult, MailAuth } from '../ports/mail-auth.ts';
-import type { Message } from '../mail/message.ts';
+import type { DmarcPolicy, DmarcQuery, DmarcResult, MailAuth } from '../ports/mail-auth.ts';
 import type { Resolver } from '../ports/resolver.ts';
-import { SIGNATURES_LIMIT, verifySignatures } from './mail-auth-dkim.ts';
+import { ArcVerification } from './arc-verifier.ts';
+import { BodyHashes } from './body-hashes.ts';
+import { PublicKeys } from './dkim-keys.ts';
+import { DkimVerification, type VerifiedMessage } from './dkim-verifier.ts';
 import { withinBudget } from './mail-auth-dns.ts';
 import { SpfCache } from './mail-auth-spf-cache.ts';
 import { utf8 } from './mail-auth-text.ts';
 
-/** DNS questions of one evaluation. DKIM: one key to a signature. DMARC: RFC 9989 §4.10 allows eight to a tree walk, of which most are shared. */
-const DKIM_QUERIES_LIMIT = SIGNATURES_LIMIT;
+/** DNS questions of one evaluation. RFC 9989 §4.10 allows eight to a tree walk, of which most are shared. */
 export const DMARC_QUERIES_LIMIT = 40;
-
-/** Signatures of a clock that goes ahead are taken, and those that have just expired. RFC 6376 §3.5 (x=). */
-const CLOCK_SKEW_MS = 300_000;
 
 /** Octets of a From field: some hundred mailboxes. Reading it can take quadratic time. */
 export const FROM_LIMIT = 16_384;
@@ -32,28 +32,35 @@ export interface MailAuthOptions {
 /** As many as answers of the DNS, where nothing is said. */
 const SPF_ENTRIES = 20_000;
 
-/** Authentication by mailauth, its parts called one by one, each with a limit on what it may ask and how long it may take. */
+/**
+ * Authentication. SPF and DMARC by mailauth's parts, each with a limit on what it may ask and how long it may take; DKIM and ARC by our own
+ * verifier, which keeps public keys and looks at the body while it comes.
+ */
 export function createMailAuth(resolver: Resolver, options: MailAuthOptions): MailAuth {
   const { hostname, clock, spfEntries: entries = SPF_ENTRIES } = options;
   const spf = new SpfCache(resolver, { hostname, clock, entries });
+  const keys = new PublicKeys(resolver);
+  const seconds = (): number => Math.floor(clock.now() / 1000);
+  const messages = new VerifiedMessages();
   return {
     spf: (query, signal, budgetMs) => spf.check(query, signal, budgetMs),
-    dkim: (message, signal, budgetMs) => checkDkim(resolver, options, message, signal, budgetMs),
+    dkim: (headers, signal) => new DkimVerification(messages.of(headers), keys, seconds(), signal),
+    arc: (headers, signal) => new ArcVerification(messages.of(headers), keys, seconds(), signal),
     dmarc: (query, signal, budgetMs) => checkDmarc(resolver, query, signal, budgetMs),
   };
 }
 
-async function checkDkim(
-  resolver: Resolver,
-  options: MailAuthOptions,
-  message: Message,
-  signal: AbortSignal,
-  budgetMs: number,
-): Promise<readonly DkimResult[]> {
-  const now = new Date(options.clock.now() - CLOCK_SKEW_MS);
-  return withinBudget(resolver, { questions: DKIM_QUERIES_LIMIT, budgetMs, signal }, (lookup) =>
-    verifySignatures(message, lookup, now, signal),
-  );
+/** What DKIM and ARC share of a message whose body has not begun. */
+class VerifiedMessages {
+  readonly #known = new WeakMap<HeaderList, VerifiedMessage>();
+
+  of(headers: HeaderList): VerifiedMessage {
+    const known = this.#known.get(headers);
+    if (known !== undefined && !known.hashes.begun) return known;
+    const fresh = { headers, fields: new SignedFields(headers), hashes: new BodyHashes() };
+    this.#known.set(headers, fresh);
+    return fresh;
+  }
 }
 
 async function checkDmarc(
@@ -62,12 +69,12 @@ async function checkDmarc(
   signal: AbortSignal,
   budgetMs: number,
 ): Promise<DmarcResult> {
-  const from = query.message.headers.all('From');
+  const from = query.headers.all('From');
   const [field] = from;
   if (field === undefined) return noDmarc('the message has no From field');
   if (from.length > 1) return noDmarc(`the message has ${from.length} From fields`);
   if (field.value.length > FROM_LIMIT) return noDmarc(`From is longer than ${FROM_LIMIT} octets`);
-  const headerFrom = await addresses(field);
+  const headerFrom = wellFormed(query.headers) ?? (await addresses(field));
   const { response, reason } = await withinBudget(
     resolver,
     { questions: DMARC_QUERIES_LIMIT, budgetMs, signal },
@@ -135,7 +142,13 @@ function dmarcPolicy(policy: string | undefined): DmarcPolicy {
   return policy === 'quarantine' || policy === 'reject' ? policy : 'none';
 }
 
-/** The addresses in a From field, as mailauth reads them. */
+/** Addresses of a From field that is by the grammar, of which DMARC wants no more than the domains; null: of one that is not. */
+function wellFormed(headers: HeaderList): readonly string[] | null {
+  const named = authors(headers);
+  return named === null || named.length === 0 ? null : named.map(({ domain }) => `author@${utf8(domain)}`);
+}
+
+/** The addresses in a From field that is by no grammar, as mailauth reads them. */
 async function addresses(field: HeaderField): Promise<readonly string[]> {
   const reader = new DkimVerifier({ resolver: () => Promise.resolve([]), strict: true });
   const line = Buffer.from(`From:${field.value}`, 'latin1');

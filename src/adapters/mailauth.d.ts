@@ -65,24 +65,7 @@ declare module 'mailauth/lib/dmarc/index.js' {
   }): Promise<{ readonly response: DmarcResponse | false; readonly reason?: string }>;
 }
 
-declare module 'mailauth/lib/parse-dkim-headers.js' {
-  /** A signature field as the verifier takes it. */
-  export interface ParsedSignature {
-    /** What is hashed: the field as it stands in the message. */
-    original: Buffer;
-    type?: 'DKIM';
-    readonly parsed: Readonly<Record<string, unknown>>;
-  }
-
-  export default function parseDkimHeaders(
-    line: Buffer,
-    options: { readonly strict: boolean },
-  ): ParsedSignature;
-}
-
 declare module 'mailauth/lib/dkim/dkim-verifier.js' {
-  import type { ParsedSignature } from 'mailauth/lib/parse-dkim-headers.js';
-
   export interface HeaderLine {
     /** Lower case. */
     readonly key: string;
@@ -90,70 +73,13 @@ declare module 'mailauth/lib/dkim/dkim-verifier.js' {
     readonly line: Buffer;
   }
 
-  /** A signature after `prepareSignature`. */
-  export interface PreparedSignature extends ParsedSignature {
-    /** Why it is not looked at. */
-    skip?: string;
-    /** Why it is not valid. */
-    invalid?: string;
-    bodyHashKey?: string;
-    readonly bodyCanon: 'relaxed' | 'simple';
-    readonly hashAlgo: 'sha1' | 'sha256';
-    /** l=; empty when there is none. */
-    readonly maxBodyLength: number | '';
-    readonly signingDomain: string;
-    readonly selector: string;
-  }
-
-  /** What the verifier wants of a body hash. */
-  export interface BodyHash {
-    /** Set by the verifier. */
-    hash?: string;
-    mimeStructureStart?: number;
-    /** Octets of the canonical body, and of it those that were hashed (l=). */
-    readonly canonicalizedLength: number;
-    readonly bodyHashedBytes: number;
-    digest(encoding: 'base64'): string;
-    getMimeStructureStart(): number;
-  }
-
-  export interface SignatureResult {
-    readonly signingDomain?: string;
-    readonly selector?: string;
-    readonly status: {
-      readonly result: string;
-      readonly comment?: string;
-      readonly header?: Readonly<Record<string, string | false | undefined>>;
-      readonly policy?: Readonly<Record<string, string>>;
-      /** Octets of the body after l=. */
-      readonly underSized?: number;
-      /** The key says t=y. */
-      readonly testing?: boolean;
-    };
-  }
-
   export class DkimVerifier {
     constructor(options: {
       readonly resolver: (name: string, type: string) => Promise<unknown>;
       readonly strict: boolean;
-      readonly curTime?: Date;
     });
-    headers: { parsed: readonly HeaderLine[]; original: Buffer };
-    signatureHeaders: ParsedSignature[];
-    readonly bodyHashes: Map<string, BodyHash>;
-    readonly results: readonly SignatureResult[];
-    readonly keyCache: {
-      get(
-        type: 'DKIM',
-        name: string,
-        minBitLength: undefined,
-        options: { readonly strict: boolean; readonly hashAlgo: string },
-      ): Promise<unknown>;
-    };
     /** Addresses in From. */
     readonly headerFrom: readonly string[];
     messageHeaders(headers: { parsed: readonly HeaderLine[]; original: Buffer }): Promise<void>;
-    prepareSignature(signature: ParsedSignature): asserts signature is PreparedSignature;
-    finalChunk(): Promise<void>;
   }
 }

@@ -147,6 +147,7 @@ export class RedisClient implements AsyncDisposable {
 
   /** The texts that keys hold, in their order; null: nothing. */
   async texts(keys: readonly string[]): Promise<readonly (string | null)[]> {
+    this.#gather();
     const answer: unknown = await this.#asked(this.#redis.mget(...keys));
     if (!Array.isArray(answer) || answer.length !== keys.length || !answer.every(isTextOrNull)) {
       throw this.nonsense();

@@ -1,6 +1,6 @@
-import { parseHeaderSection, unfold, type HeaderField } from '../mail/header.ts';
+import { parseHeaderSection, unfold, type HeaderField, type HeaderList } from '../mail/header.ts';
 import { printable } from '../mail/reply.ts';
-import type { SpamScan } from '../mail/spam-scan.ts';
+import type { Rewriting, SpamScan } from '../mail/spam-scan.ts';
 import { NeighbourError } from '../ports/neighbour-error.ts';
 
 /**
@@ -8,10 +8,21 @@ import { NeighbourError } from '../ports/neighbour-error.ts';
  * sockets; text is latin1, one character per octet.
  */
 
-export type SpamcVerb = 'HEADERS' | 'PING';
+/** What a scan can be asked with: score and rules alone; with the header section as SpamAssassin would have it; with the body, too. */
+export type ScanVerb = 'SYMBOLS' | 'HEADERS' | 'PROCESS';
+
+export interface SpamcAnswer {
+  readonly verb: ScanVerb;
+  /** The header section as it was sent, without the empty line. */
+  readonly section: string;
+  /** The first fields of it, which the message itself does not have; empty: none. */
+  readonly preamble: string;
+  /** Octets of the body that were sent. */
+  readonly bodyOctets: number;
+}
 
 export interface SpamcRequest {
-  readonly verb: SpamcVerb;
+  readonly verb: ScanVerb | 'PING';
   /** Octets of the message that follows; null: none does. */
   readonly contentLength: number | null;
   /** Whose preferences and Bayes database are used; null: those of spamd itself. */
@@ -43,31 +54,38 @@ export function readPong(answer: string): void {
   if (text !== 'PONG') throw new NeighbourError(`spamd answered PING with "${quote(text)}"`);
 }
 
-/**
- * Reads the whole answer to HEADERS.
- *
- * Of the header section it holds only the X-Spam-* fields are taken: with `report_safe 1` or 2 the others are those of a wrapper around the
- * message, and on the message itself they would be wrong.
- *
- * @throws {NeighbourError}
- */
-export function readScan(answer: string): SpamScan {
+/** Reads the whole answer to a scan. @throws {NeighbourError} */
+export function readScan(answer: string, sent: SpamcAnswer): SpamScan {
   const firstEnd = answer.indexOf('\r\n');
   readStatus(firstEnd === -1 ? answer : answer.slice(0, firstEnd));
   const headEnd = answer.indexOf('\r\n\r\n');
   if (headEnd === -1) throw new NeighbourError('spamd broke off within the head of its answer');
   const head = readHead(answer.slice(firstEnd + 2, Math.max(headEnd, firstEnd + 2)));
-  const body = answer.slice(headEnd + 4);
+  const content = answer.slice(headEnd + 4);
   const length = head.get('content-length');
-  if (length === undefined || !/^\d{1,10}$/.test(length) || Number(length) !== body.length) {
-    throw new NeighbourError(`spamd announced "${quote(length ?? 'no')}" octets and sent ${body.length}`);
+  if (length === undefined || !/^\d{1,10}$/.test(length) || Number(length) !== content.length) {
+    throw new NeighbourError(`spamd announced "${quote(length ?? 'no')}" octets and sent ${content.length}`);
   }
   const spam = SPAM_LINE.exec(head.get('spam') ?? '');
   if (spam === null) {
     throw new NeighbourError(`spamd's Spam line can't be read: "${quote(head.get('spam') ?? 'none')}"`);
   }
-  const fields = spamFieldsOf(body);
-  return { score: points(spam[1]), required: points(spam[2]), rules: rulesOf(fields), fields };
+  const score = { score: points(spam[1]), required: points(spam[2]) };
+  switch (sent.verb) {
+    case 'SYMBOLS':
+      return { ...score, rules: ruleNames(content.split(',', RULE_LIMIT)), fields: [] };
+    case 'HEADERS': {
+      const fields = spamFieldsOf(sectionOf(content).fields);
+      return { ...score, rules: rulesOf(fields), fields };
+    }
+    case 'PROCESS': {
+      const { fields: all, body } = sectionOf(content);
+      const fields = spamFieldsOf(all);
+      const scan = { ...score, rules: rulesOf(fields), fields };
+      const rewriting = rewritingOf(all, body, sent);
+      return rewriting === null ? scan : { ...scan, rewriting };
+    }
+  }
 }
 
 /** Text behind EX_OK's zero. */
@@ -94,20 +112,59 @@ function readHead(text: string): ReadonlyMap<string, string> {
   return head;
 }
 
-/** The first of each X-Spam-* field; X-Spam-Prev-* tells of a rewriting that is not taken over. */
-function spamFieldsOf(body: string): HeaderField[] {
-  // spamd ends lines as the message did.
-  const section = body.replaceAll(/\r?\n/g, '\r\n');
-  const end = section.startsWith('\r\n') ? 0 : section.indexOf('\r\n\r\n');
+/** The header section of a message, and what stands behind the empty line. spamd ends its own lines as the message does. */
+function sectionOf(content: string): { readonly fields: HeaderList; readonly body: string } {
+  const end = /(?:^|\n)\r?\n/.exec(content);
+  const at = end === null ? content.length : end.index + end[0].length;
+  const fields = parseHeaderSection(
+    content
+      .slice(0, at)
+      .replaceAll(/\r?\n/g, '\r\n')
+      .replace(/(?:\r\n)+$/, ''),
+  );
+  return { fields, body: content.slice(at) };
+}
+
+/**
+ * The first of each X-Spam-* field. X-Spam-Prev-* tells of a rewriting of fields that is not taken over. All others are passed over: with
+ * `report_safe 1` or 2 they are those of a wrapper, and on the message itself they would be wrong.
+ */
+function spamFieldsOf(section: HeaderList): HeaderField[] {
   const seen = new Set<string>();
   const fields: HeaderField[] = [];
-  for (const { name, value } of parseHeaderSection(end === -1 ? section : section.slice(0, end))) {
+  for (const { name, value } of section) {
     const key = name.toLowerCase();
     if (!key.startsWith('x-spam-') || key.startsWith('x-spam-prev-') || seen.has(key)) continue;
     seen.add(key);
     fields.push({ name, value });
   }
   return fields;
+}
+
+/**
+ * What `report_safe` made of the message; null: it left the body alone.
+ *
+ * The original within it is what we showed, and loses what is ours again: the envelope names recipients that others must not see.
+ */
+function rewritingOf(section: HeaderList, body: string, sent: SpamcAnswer): Rewriting | null {
+  // The original is part of it, so that it is longer.
+  if (body.length === sent.bodyOctets) return null;
+  const shown = `\r\n\r\n${sent.section}\r\n`;
+  const at = body.indexOf(shown);
+  // Something else happened to the body: the message keeps its own, and is marked in its header section.
+  if (at === -1 || body.length < at + shown.length + sent.bodyOctets) return null;
+  const start = at + '\r\n\r\n'.length;
+  const own = new Set(preambleKeys(sent.preamble));
+  const fields = section.toArray().filter((field) => !own.has(fieldKey(field)));
+  return { fields, body: body.slice(0, start) + body.slice(start + sent.preamble.length) };
+}
+
+function preambleKeys(preamble: string): string[] {
+  return parseHeaderSection(preamble).toArray().map(fieldKey);
+}
+
+function fieldKey({ name, value }: HeaderField): string {
+  return `${name.toLowerCase()}:${value}`;
 }
 
 /** `tests=A,B,C` of X-Spam-Status; empty when the scanner's configuration leaves that field out. */
@@ -118,13 +175,22 @@ function rulesOf(fields: readonly HeaderField[]): string[] {
   const at = text.indexOf('tests=');
   if (at === -1) return [];
   // A fold behind a comma leaves its tab within the list; the list ends at the next `name=`.
-  const rules: string[] = [];
+  const names: string[] = [];
   for (const part of text.slice(at + 'tests='.length).split(',', RULE_LIMIT)) {
     const [word = '', ...rest] = part.trim().split(/[\t ]/, 2);
-    if (RULE_NAME.test(word) && word !== 'none') rules.push(word);
+    names.push(word);
     if (rest.length > 0) break;
   }
-  return rules;
+  return ruleNames(names);
+}
+
+function ruleNames(words: readonly string[]): string[] {
+  const names: string[] = [];
+  for (const word of words) {
+    const name = word.trim();
+    if (RULE_NAME.test(name) && name !== 'none') names.push(name);
+  }
+  return names;
 }
 
 function points(text: string | undefined): number {

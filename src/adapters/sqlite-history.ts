@@ -42,6 +42,10 @@ const decisionRow = z
     messageId,
   }));
 
+/** As the index `decision_backscatter` says it: SQLite uses it when the words are the same. */
+const BACKSCATTER =
+  "d.daemon = 'lmtp-filter' AND (d.reply GLOB '5*' OR d.reply GLOB '452[- ]4.2.2*')";
+
 /** Decisions that are written late stand among newer ones; so many rows of a part may. */
 const PART_ROWS = 2 ** PART_BITS;
 
@@ -162,6 +166,7 @@ function plainConditions(filter: HistoryFilter): Condition[] {
   if (verdict !== undefined) conditions.push(['d.verdict = ?', verdict]);
   if (verdict !== undefined && verdict !== 'accept') conditions.push(["d.verdict <> 'accept'"]);
   if (rule !== undefined) conditions.push(...ruleConditions(rule));
+  if (filter.backscatter === true) conditions.push([BACKSCATTER]);
   if (since !== undefined) conditions.push(['d.time >= ?', since]);
   if (until !== undefined) conditions.push(['d.time < ?', until]);
   return conditions;

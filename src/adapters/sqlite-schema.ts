@@ -157,6 +157,10 @@ const MIGRATIONS: readonly string[] = [
   DROP TABLE decision_recipient;
   ALTER TABLE decision_recipient_2 RENAME TO decision_recipient;
   `,
+  `
+  CREATE INDEX decision_backscatter ON decision (time)
+    WHERE daemon = 'lmtp-filter' AND (reply GLOB '5*' OR reply GLOB '452[- ]4.2.2*');
+  `,
 ];
 
 /** Rows with the same `id >> PART_BITS` are one part; the indexes of the schema say the same. */

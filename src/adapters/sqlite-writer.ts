@@ -92,9 +92,11 @@ export class StoreWriter {
   }
 
   record(decision: Decision): void {
-    if (this.#decisions.length >= MAX_WAITING) this.#overflow++;
+    const full = this.#decisions.length >= MAX_WAITING;
+    if (full) this.#overflow++;
     else this.#decisions.push(decisionRow(decision));
-    if (this.#decisions.length < BATCH_ROWS || this.#failing) {
+    // A loss is told of in any case, also while a write hangs that nothing ends.
+    if (full || this.#decisions.length < BATCH_ROWS || this.#failing) {
       this.#later ??= setTimeout(() => this.#decisionsAreDue(), this.#retryMs).unref();
     } else {
       this.#decisionsDue = true;
@@ -113,6 +115,9 @@ export class StoreWriter {
 
   /** Resolves once it is written, and so visible to other processes. */
   ask(ask: Ask): Promise<Answer> {
+    if (this.#pending.length >= MAX_WAITING) {
+      return Promise.reject(new Error(`${MAX_WAITING} questions are waiting for the file`));
+    }
     const { promise, resolve, reject } = Promise.withResolvers<Answer>();
     this.#pending.push({ ask, resolve, reject });
     this.#hurryUp();

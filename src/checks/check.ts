@@ -5,6 +5,7 @@ import type { HeaderList } from '../mail/header.ts';
 import type { Message } from '../mail/message.ts';
 import type { Address, ReversePath } from '../mail/address.ts';
 import type { Clock } from '../ports/clock.ts';
+import type { ContentScanner } from '../ports/content-scanner.ts';
 import type { Directory } from '../ports/directory.ts';
 import type { ListHealth } from '../ports/list-health.ts';
 import type { MailAuth } from '../ports/mail-auth.ts';
@@ -13,6 +14,7 @@ import type { QuotaSource } from '../ports/quota.ts';
 import type { Resolver } from '../ports/resolver.ts';
 import type { SpamScanner } from '../ports/scanner.ts';
 import type { State } from '../ports/state.ts';
+import type { VirusScanner } from '../ports/virus-scanner.ts';
 import type { Finding, Outcome } from '../verdict/finding.ts';
 
 /** Known once MAIL FROM was given. */
@@ -85,6 +87,10 @@ export interface CheckTools {
   readonly mailAuth: MailAuth;
   /** null when no scanner was configured and none answers at its usual address. */
   readonly scanner: SpamScanner | null;
+  /** null when none was configured and none answers at its usual address. */
+  readonly virusScanner: VirusScanner | null;
+  /** null in processes that see no messages. */
+  readonly contentScanner: ContentScanner | null;
   readonly state: State;
   readonly directory: Directory;
   /** null when nothing was configured that could tell. */
@@ -113,6 +119,8 @@ export interface CodeInfo {
   readonly shadow?: boolean;
   /** Words for a refusal in place of ours. */
   readonly text?: string;
+  /** Who gets a copy of a message that goes on though it was found. */
+  readonly copyTo?: readonly string[];
 }
 
 interface CheckInfo<S extends Stage> {
@@ -149,6 +157,10 @@ export interface CheckSpec<S extends Stage, Shape extends z.ZodRawShape> extends
   readonly options: Shape;
   /** Codes that depend on the options, besides `codes`; they start with the check's name too. */
   codesOf?(options: z.output<z.ZodObject<Shape>>): Readonly<Record<string, CodeInfo>>;
+  /** Where the options say in which directions mail is checked: in place of `directions`. */
+  directionsOf?(options: z.output<z.ZodObject<Shape>>): readonly Direction[];
+  /** Whether a finding may bring a new body for the message (`SpamScan.rewriting`): the milter must be allowed to replace it. */
+  replacesBody?(options: z.output<z.ZodObject<Shape>>): boolean;
   /** false: it has nothing to ask (a neighbour that is not there), or nothing to do; it is left out and no outcome is made. */
   ready?(tools: CheckTools, options: z.output<z.ZodObject<Shape>>): boolean;
   /**
@@ -179,10 +191,14 @@ export interface ReadContext<O> {
   readonly tools: CheckTools;
   readonly options: O;
   readonly signal: AbortSignal;
+  /** Milliseconds that the check may make others wait: all writes together, and once more at the end. */
+  readonly deadlineMs: number;
 }
 
 /** A check at work on a body that is still coming. */
 export interface BodyReader {
+  /** false: it can say what it found without the body, which need not be fetched for it. */
+  readonly needsBody?: boolean;
   /**
    * The next octets, which stay as they are. A promise: nothing more is given until it is kept. May throw, or reject: it is given no more then, and
    * the outcome is made of the error.
@@ -209,13 +225,14 @@ export interface CheckContext<S extends Stage, O> {
 export interface BoundCheck<S extends Stage> extends CheckInfo<S> {
   /** Milliseconds. */
   readonly deadlineMs: number;
+  readonly replacesBody?: boolean;
   ready(tools: CheckTools): boolean;
   run(
     context: Omit<CheckContext<S, never>, 'options' | 'deadlineMs'>,
   ): Promise<readonly Finding[]> | readonly Finding[];
   undo?(context: Omit<CheckContext<S, never>, 'options' | 'deadlineMs'>): void;
   /** Stage `message` only: it can read the body while it comes; `run` reads it afterwards. */
-  read?(context: Omit<ReadContext<never>, 'options'>): BodyReader;
+  read?(context: Omit<ReadContext<never>, 'options' | 'deadlineMs'>): BodyReader;
 }
 
 export type AnyBoundCheck = { [S in Stage]: BoundCheck<S> }[Stage];
@@ -271,10 +288,13 @@ export function bodyCheck<Shape extends z.ZodRawShape>(spec: BodyCheckSpec<Shape
         tools,
         options,
         signal,
+        deadlineMs,
       });
-      for await (const chunk of body.chunks()) {
-        signal.throwIfAborted();
-        await reader.write(chunk);
+      if (reader.needsBody !== false) {
+        for await (const chunk of body.chunks()) {
+          signal.throwIfAborted();
+          await reader.write(chunk);
+        }
       }
       return reader.end({ facts, tools, prior, signal, deadlineMs });
     },
@@ -286,10 +306,36 @@ export function bodyCheck<Shape extends z.ZodRawShape>(spec: BodyCheckSpec<Shape
       const parsed = schema.parse(options);
       return {
         ...bind(options, deadlineMs),
-        read: (context) => spec.read({ ...context, options: parsed }),
+        read: (context) => spec.read({ ...context, options: parsed, deadlineMs }),
       };
     },
   };
+}
+
+type Given<S extends Stage> = Omit<CheckContext<S, never>, 'options' | 'deadlineMs'>;
+
+/** With the options. A class: a literal with a getter costs as much as a small check. */
+class BoundContext<S extends Stage, O> implements CheckContext<S, O> {
+  readonly facts: Facts[S];
+  readonly tools: CheckTools;
+  readonly prior: ReadonlyMap<string, Outcome>;
+  readonly options: O;
+  readonly deadlineMs: number;
+  readonly #given: Given<S>;
+
+  constructor(given: Given<S>, options: O, deadlineMs: number) {
+    this.facts = given.facts;
+    this.tools = given.tools;
+    this.prior = given.prior;
+    this.options = options;
+    this.deadlineMs = deadlineMs;
+    this.#given = given;
+  }
+
+  /** Made when it is asked for: an AbortController costs more than most checks. */
+  get signal(): AbortSignal {
+    return this.#given.signal;
+  }
 }
 
 function binder<S extends Stage, Shape extends z.ZodRawShape>(
@@ -298,22 +344,13 @@ function binder<S extends Stage, Shape extends z.ZodRawShape>(
   const schema = z.strictObject(spec.options);
   return (options, deadlineMs) => {
     const parsed = schema.parse(options);
-    const bound = (
-      context: Omit<CheckContext<S, never>, 'options' | 'deadlineMs'>,
-    ): CheckContext<S, typeof parsed> => ({
-      facts: context.facts,
-      tools: context.tools,
-      prior: context.prior,
-      options: parsed,
-      deadlineMs,
-      // Made when it is asked for: an AbortController costs more than most checks.
-      get signal() {
-        return context.signal;
-      },
-    });
+    const bound = (given: Given<S>): CheckContext<S, typeof parsed> =>
+      new BoundContext(given, parsed, deadlineMs);
     return {
       ...spec,
       codes: { ...spec.codes, ...spec.codesOf?.(parsed) },
+      directions: spec.directionsOf?.(parsed) ?? spec.directions,
+      replacesBody: spec.replacesBody?.(parsed) ?? false,
       deadlineMs,
       ready: (tools) => spec.ready?.(tools, parsed) ?? true,
       run: (context) => spec.run(bound(context)),

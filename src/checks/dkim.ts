@@ -1,8 +1,10 @@
-import { messageCheck } from './check.ts';
+import type { DkimResult } from '../ports/mail-auth.ts';
+import type { Finding } from '../verdict/finding.ts';
+import { bodyCheck } from './check.ts';
 import { dnsBudget } from './dns-budget.ts';
 
 /** Who answers for the content of the message. RFC 6376. */
-export const dkimCheck = messageCheck({
+export const dkimCheck = bodyCheck({
   name: 'dkim',
   stage: 'message',
   summary: 'DKIM: whether the signatures of the message are valid, one finding for each.',
@@ -43,12 +45,23 @@ export const dkimCheck = messageCheck({
   unavailable: 'ignore',
   deadline: '20s',
   options: {},
-  async run({ facts, tools, signal, deadlineMs }) {
-    const results = await tools.mailAuth.dkim(facts.message, signal, dnsBudget(deadlineMs));
-    if (results.length === 0) {
-      const auth = { method: 'dkim', result: 'none', properties: [] } as const;
-      return [{ code: 'dkim.none', detail: 'the message has no DKIM signature', auth }];
-    }
-    return results.map(({ result, detail, auth }) => ({ code: `dkim.${result}`, detail, auth }));
+  read({ facts, tools, signal }) {
+    const verification = tools.mailAuth.dkim(facts.headers, signal);
+    return {
+      needsBody: verification.needsBody,
+      write: (chunk) => verification.write(chunk),
+      end: ({ deadlineMs }) => {
+        const results = verification.end(dnsBudget(deadlineMs));
+        return results instanceof Promise ? results.then(findings) : findings(results);
+      },
+    };
   },
 });
+
+function findings(results: readonly DkimResult[]): readonly Finding[] {
+  if (results.length === 0) {
+    const auth = { method: 'dkim', result: 'none', properties: [] } as const;
+    return [{ code: 'dkim.none', detail: 'the message has no DKIM signature', auth }];
+  }
+  return results.map(({ result, detail, auth }) => ({ code: `dkim.${result}`, detail, auth }));
+}

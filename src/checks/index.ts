@@ -1,7 +1,9 @@
 import { accessCheck } from './access.ts';
 import { accountCheck, accountEndCheck } from './account.ts';
+import { arcCheck } from './arc.ts';
 import { authorCheck } from './author.ts';
 import type { CheckDefinition } from './check.ts';
+import { contentCheck } from './content.ts';
 import { dkimCheck } from './dkim.ts';
 import { dmarcCheck } from './dmarc.ts';
 import { dnsblCheck } from './dnsbl.ts';
@@ -16,6 +18,7 @@ import { quotaCheck } from './quota.ts';
 import { senderCheck } from './sender.ts';
 import { spamCheck } from './spam.ts';
 import { spfCheck } from './spf.ts';
+import { virusCheck } from './virus.ts';
 
 /** Every check, in the order in which their verdicts break ties. A check stands below those it needs. */
 export const CHECKS: readonly CheckDefinition[] = [
@@ -33,7 +36,10 @@ export const CHECKS: readonly CheckDefinition[] = [
   quotaEndCheck,
   limitsCheck,
   limitsEndCheck,
+  virusCheck,
+  contentCheck,
   dkimCheck,
+  arcCheck,
   dmarcCheck,
   authorCheck,
   spamCheck,

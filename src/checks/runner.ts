@@ -1,20 +1,20 @@
 import type { Direction } from '../mail/envelope.ts';
-import { NeighbourError } from '../ports/neighbour-error.ts';
-import type { Finding, Outcome, UnavailableReason } from '../verdict/finding.ts';
-import {
-  UnmetNeed,
-  type AnyBoundCheck,
-  type BoundCheck,
-  type CheckTools,
-  type EndFacts,
-  type Facts,
-  type HeadFacts,
-  type MailFacts,
-  type MessageFacts,
-  type RcptFacts,
-  type Stage,
+import type { Finding, Outcome } from '../verdict/finding.ts';
+import { Attempt, Context, Ended, type Ending } from './attempt.ts';
+import type {
+  AnyBoundCheck,
+  BoundCheck,
+  CheckTools,
+  EndFacts,
+  Facts,
+  HeadFacts,
+  MailFacts,
+  MessageFacts,
+  RcptFacts,
+  Stage,
 } from './check.ts';
-import { Reading, Stalled } from './reading.ts';
+import { planFor, type Plan } from './plan.ts';
+import { Reading } from './reading.ts';
 import { after, type Soon } from './soon.ts';
 
 /** Told of each outcome as it is made; for metrics. */
@@ -23,6 +23,12 @@ export type OutcomeObserver = (outcome: Outcome) => void;
 type Outcomes = ReadonlyMap<string, Outcome>;
 
 const NONE: Outcomes = new Map();
+const NO_READINGS: ReadonlyMap<string, Reading> = new Map();
+
+const OVERRUN: Ending = { reason: 'deadline', detail: 'the time for the whole answer was used up' };
+
+/** For giving back, which nothing cuts off. */
+const NEVER = new AbortController();
 
 /**
  * The checks of one message, each started as soon as its facts are there, each under its own deadline.
@@ -31,14 +37,15 @@ const NONE: Outcomes = new Map();
  * A check that answers at once costs neither a promise nor a timer.
  */
 export class CheckRun {
-  readonly #checks: readonly AnyBoundCheck[];
+  readonly #plan: Plan;
   readonly #tools: CheckTools;
   readonly #observe: OutcomeObserver;
   /** Of the message, not of single recipients. */
   readonly #outcomes = new Map<string, Soon<Outcome>>();
-  readonly #underWay = new Set<Attempt>();
+  /** Made when the first check has to wait. */
+  #underWay: Set<Attempt> | null = null;
   /** By the name of the check. */
-  readonly #readings = new Map<string, Reading>();
+  #readings: ReadonlyMap<string, Reading> = NO_READINGS;
   #ended: Ending | null = null;
 
   /** `checks` in the order of the check list; a check comes after those it needs. */
@@ -48,25 +55,24 @@ export class CheckRun {
     direction: Direction,
     observe: OutcomeObserver = () => {},
   ) {
-    this.#checks = selected(checks, direction, tools);
+    this.#plan = planFor(checks, direction, tools);
     this.#tools = tools;
     this.#observe = observe;
   }
 
   /** Starts the checks that need no more than MAIL FROM. Called at most once. */
   startMail(facts: MailFacts): void {
-    for (const check of this.#checks) {
-      if (check.stage === 'mail') this.#start(check, facts);
-    }
+    for (const check of this.#plan.mail) this.#start(check, facts);
   }
 
   /** Starts the checks that read the body while it comes. Called at most once, after `startMail`; without it they read it at the end. */
   startBody(facts: HeadFacts): void {
     if (this.#ended !== null) return;
-    for (const check of this.#checks) {
-      if (check.stage !== 'message' || check.read === undefined) continue;
-      this.#readings.set(check.name, new Reading(check, facts, this.#tools));
+    const readings = new Map<string, Reading>();
+    for (const check of this.#plan.message) {
+      if (check.read !== undefined) readings.set(check.name, new Reading(check, facts, this.#tools));
     }
+    this.#readings = readings;
   }
 
   /** The next octets of the body, after `startBody`. They must not change any more. A promise is to be awaited before more is given; it does not reject. */
@@ -82,8 +88,7 @@ export class CheckRun {
 
   /** Starts the checks that need the whole message. Called at most once, after `startMail`. */
   startMessage(facts: MessageFacts): void {
-    for (const check of this.#checks) {
-      if (check.stage !== 'message') continue;
+    for (const check of this.#plan.message) {
       const reading = this.#readings.get(check.name);
       this.#start(reading === undefined ? check : { ...check, run: reading.run }, facts);
     }
@@ -97,8 +102,8 @@ export class CheckRun {
   /** What the checks of one recipient find that take nothing. After `settle`. */
   rcpt(facts: RcptFacts): Soon<readonly Outcome[]> {
     const outcomes: Soon<Outcome>[] = [];
-    for (const check of this.#checks) {
-      if (check.stage === 'rcpt') outcomes.push(this.#attempt(check, facts, this.#prior(check, NONE)));
+    for (const check of this.#plan.rcpt) {
+      outcomes.push(this.#attempt(check, facts, this.#prior(check, NONE)));
     }
     return all(outcomes);
   }
@@ -106,8 +111,8 @@ export class CheckRun {
   /** What the checks find at DATA or at the end of the message. After `settle`. */
   end(facts: EndFacts): Soon<readonly Outcome[]> {
     const outcomes: Soon<Outcome>[] = [];
-    for (const check of this.#checks) {
-      if (check.stage === 'end') outcomes.push(this.#attempt(check, facts, this.#prior(check, NONE)));
+    for (const check of this.#plan.end) {
+      outcomes.push(this.#attempt(check, facts, this.#prior(check, NONE)));
     }
     return all(outcomes);
   }
@@ -123,7 +128,7 @@ export class CheckRun {
     rcpt: readonly Outcome[],
     refuses: (outcome: Outcome) => boolean,
   ): Soon<readonly Outcome[]> {
-    const checks = this.#checks.filter((check) => check.stage === 'admission');
+    const checks = this.#plan.admission;
     if (checks.length === 0) return [];
     const made = new Map(rcpt.map((outcome) => [outcome.check, outcome]));
     const outcomes: Outcome[] = [];
@@ -145,12 +150,12 @@ export class CheckRun {
 
   /** Whether there is a check that looks at single recipients. */
   get concernsRecipients(): boolean {
-    return this.#checks.some(({ stage }) => stage === 'rcpt' || stage === 'admission');
+    return this.#plan.rcpt.length > 0 || this.#plan.admission.length > 0;
   }
 
   /** Outcomes in the order of the check list, whatever the order in which they were made. */
   inOrder(outcomes: readonly Outcome[]): readonly Outcome[] {
-    const places = placesIn(this.#checks);
+    const { places } = this.#plan;
     let last = -1;
     for (const { check } of outcomes) {
       const place = places.get(check) ?? -1;
@@ -180,7 +185,7 @@ export class CheckRun {
 
   #end(ending: Ending): void {
     this.#ended = ending;
-    for (const attempt of this.#underWay) attempt.end(ending);
+    for (const attempt of this.#underWay ?? []) attempt.end(ending);
     for (const reading of this.#readings.values()) reading.abort(new Ended(ending));
   }
 
@@ -207,19 +212,10 @@ export class CheckRun {
 
   #attempt<S extends Stage>(check: BoundCheck<S>, facts: Facts[S], prior: Soon<Outcomes>): Soon<Outcome> {
     const attempt = new Attempt(check.name, check.deadlineMs, this.#tools);
-    const { signal } = attempt;
     const begin = (known: Outcomes): Soon<Outcome> => {
       if (this.#ended !== null) attempt.end(this.#ended);
       try {
-        const context = {
-          facts,
-          tools: this.#tools,
-          prior: known,
-          get signal(): AbortSignal {
-            return signal();
-          },
-        };
-        const findings = check.run(context);
+        const findings = check.run(new Context(facts, this.#tools, known, attempt));
         if (!(findings instanceof Promise)) return this.#observed(attempt.found(findings));
         return this.#wait(attempt, findings);
       } catch (error) {
@@ -229,43 +225,19 @@ export class CheckRun {
     return after(prior, begin);
   }
 
-  async #wait(attempt: Attempt, findings: Promise<readonly Finding[]>): Promise<Outcome> {
-    this.#underWay.add(attempt);
-    try {
-      return this.#observed(await attempt.within(findings));
-    } finally {
-      this.#underWay.delete(attempt);
-    }
+  #wait(attempt: Attempt, findings: Promise<readonly Finding[]>): Promise<Outcome> {
+    const underWay = (this.#underWay ??= new Set());
+    underWay.add(attempt);
+    return attempt.within(findings, (outcome) => {
+      underWay.delete(attempt);
+      this.#observe(outcome);
+    });
   }
 
   #observed(outcome: Outcome): Outcome {
     this.#observe(outcome);
     return outcome;
   }
-}
-
-type Checks = readonly AnyBoundCheck[];
-
-/** Made once for each list of checks: a message must not pay for what all messages share. */
-const byDirection = new WeakMap<Checks, Partial<Record<Direction, Checks>>>();
-const placesOf = new WeakMap<Checks, ReadonlyMap<string, number>>();
-
-function selected(checks: Checks, direction: Direction, tools: CheckTools): Checks {
-  let known = byDirection.get(checks);
-  if (known === undefined) byDirection.set(checks, (known = {}));
-  const concerned = (known[direction] ??= checks.filter((check) => check.directions.includes(direction)));
-  return concerned.every((check) => check.ready(tools))
-    ? concerned
-    : concerned.filter((check) => check.ready(tools));
-}
-
-function placesIn(checks: Checks): ReadonlyMap<string, number> {
-  let places = placesOf.get(checks);
-  if (places === undefined) {
-    places = new Map(checks.map(({ name }, index) => [name, index]));
-    placesOf.set(checks, places);
-  }
-  return places;
 }
 
 /** All of them; at once when all are there. */
@@ -276,113 +248,4 @@ function all(outcomes: readonly Soon<Outcome>[]): Soon<readonly Outcome[]> {
     there.push(outcome);
   }
   return there;
-}
-
-interface Ending {
-  readonly reason: UnavailableReason;
-  readonly detail: string;
-}
-
-/** Thrown by what was ended from outside. */
-class Ended extends Error {
-  readonly ending: Ending;
-
-  constructor(ending: Ending) {
-    super(ending.detail);
-    this.name = 'Ended';
-    this.ending = ending;
-  }
-}
-
-const OVERRUN: Ending = { reason: 'deadline', detail: 'the time for the whole answer was used up' };
-
-/** For giving back, which nothing cuts off. */
-const NEVER = new AbortController();
-
-/** One check at work on one question. */
-class Attempt {
-  readonly #check: string;
-  readonly #deadlineMs: number;
-  readonly #tools: CheckTools;
-  readonly #begun: number;
-  /** Made when somebody asks for it. */
-  #controller: AbortController | null = null;
-  #late: PromiseWithResolvers<Outcome> | null = null;
-  #ending: Ending | null = null;
-
-  constructor(check: string, deadlineMs: number, tools: CheckTools) {
-    this.#check = check;
-    this.#deadlineMs = deadlineMs;
-    this.#tools = tools;
-    this.#begun = tools.clock.elapsed();
-  }
-
-  readonly signal = (): AbortSignal => {
-    if (this.#controller === null) {
-      this.#controller = new AbortController();
-      if (this.#ending !== null) this.#controller.abort(new Error(this.#ending.detail));
-    }
-    return this.#controller.signal;
-  };
-
-  found(findings: readonly Finding[]): Outcome {
-    return { kind: 'found', check: this.#check, findings, elapsed: this.#elapsed() };
-  }
-
-  failed(error: unknown): Outcome {
-    if (error instanceof NeighbourError) return this.#unavailable('neighbour', causes(error));
-    if (error instanceof UnmetNeed) return this.#unavailable('needs', error.message);
-    if (error instanceof Stalled) return this.#unavailable('deadline', error.message);
-    if (error instanceof Ended) return this.#unavailable(error.ending.reason, error.ending.detail);
-    return this.#unavailable('failed', causes(error));
-  }
-
-  /** The outcome, at the latest when the deadline is over or the attempt is ended. */
-  async within(findings: Promise<readonly Finding[]>): Promise<Outcome> {
-    const late = Promise.withResolvers<Outcome>();
-    this.#late = late;
-    const tooLate = { reason: 'deadline', detail: `no result within ${this.#deadlineMs} ms` } as const;
-    const timer = setTimeout(() => this.end(tooLate), this.#deadlineMs);
-    if (this.#ending !== null) this.end(this.#ending);
-    try {
-      return await Promise.race([findings.then((found) => this.found(found)), late.promise]);
-    } catch (error) {
-      return this.failed(error);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  /** Nothing more is waited for. */
-  end(ending: Ending): void {
-    this.#ending = ending;
-    this.#late?.resolve(this.#unavailable(ending.reason, ending.detail));
-    this.#controller?.abort(new Error(ending.detail));
-  }
-
-  #unavailable(reason: UnavailableReason, detail: string): Outcome {
-    return { kind: 'unavailable', check: this.#check, reason, detail, elapsed: this.#elapsed() };
-  }
-
-  #elapsed(): number {
-    return this.#tools.clock.elapsed() - this.#begun;
-  }
-}
-
-/** An error with what caused it, on one line: `a: b: c`. */
-function causes(error: unknown): string {
-  const texts: string[] = [];
-  let link = error;
-  while (link instanceof Error && texts.length < 5) {
-    texts.push(link.message || aggregated(link) || link.name);
-    link = link.cause;
-  }
-  return texts.length === 0 ? 'something that is no error was thrown' : texts.join(': ');
-}
-
-/** What Node says when it tried several addresses of one host: nothing itself, everything in its parts. */
-function aggregated(error: Error): string {
-  if (!(error instanceof AggregateError)) return '';
-  const parts = error.errors.slice(0, 5).map((part) => (part instanceof Error ? part.message : ''));
-  return parts.filter((text) => text !== '').join(', ');
 }

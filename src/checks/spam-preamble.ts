@@ -30,7 +30,7 @@ export function scanPreamble(message: Message, hostname: string, now: number): H
 }
 
 /** The Received field as Postfix would write it; SpamAssassin knows its form. RFC 5321 §4.4, RFC 3848. */
-function lastHop(envelope: Envelope, hostname: string, now: number): string {
+export function lastHop(envelope: Envelope, hostname: string, now: number): string {
   const { client } = envelope;
   const protocol =
     client.helo === null
@@ -43,7 +43,9 @@ function lastHop(envelope: Envelope, hostname: string, now: number): string {
     client.address === ''
       ? ''
       : `from ${word(client.helo ?? 'unknown')} (${word(client.name ?? 'unknown')} [${literal(client.address)}])\r\n\t`;
-  return ` ${from}by ${word(hostname)} (Postfix) with ${protocol}${id};\r\n\t${date}\r\n\t(envelope-from <${path(pathText(envelope.sender)).replaceAll(/[[\];]/g, '?')}>)`;
+  // As with smtpd_sasl_authenticated_header.
+  const login = client.login === null ? '' : `(Authenticated sender: ${word(client.login)})\r\n\t`;
+  return ` ${from}${login}by ${word(hostname)} (Postfix) with ${protocol}${id};\r\n\t${date}\r\n\t(envelope-from <${path(pathText(envelope.sender)).replaceAll(/[[\];]/g, '?')}>)`;
 }
 
 function literal(address: string): string {

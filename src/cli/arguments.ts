@@ -2,8 +2,8 @@ import { parseArgs, type ParseArgsOptionsConfig } from 'node:util';
 
 import type { SocketAddress } from '../config/values.ts';
 
-/** sysexits(3), as far as the command uses them. */
-export const EXIT = { ok: 0, failed: 1, usage: 64, software: 70, config: 78 } as const;
+/** sysexits(3), as far as the command uses them. `todo`: all is well, and the operator has something to do. */
+export const EXIT = { ok: 0, failed: 1, todo: 2, usage: 64, software: 70, unknown: 75, config: 78 } as const;
 
 export const DAEMONS = ['policyd', 'milter', 'lmtp-filter'] as const;
 

@@ -29,6 +29,10 @@ export async function command(args: readonly string[]): Promise<number> {
         const { wire } = await import('./wire.ts');
         return await wire(rest);
       }
+      case 'import': {
+        const { importCommand } = await import('./import.ts');
+        return await importCommand(rest);
+      }
       case 'history': {
         const { history } = await import('./history.ts');
         return await history(rest);
@@ -49,8 +53,16 @@ export async function command(args: readonly string[]): Promise<number> {
         const { sender } = await import('./sender.ts');
         return await sender(rest);
       }
+      case 'quarantine': {
+        const { quarantine } = await import('./quarantine.ts');
+        return await quarantine(rest);
+      }
+      case 'keys': {
+        const { keys } = await import('./keys.ts');
+        return await keys(rest);
+      }
       case '':
-        throw new UsageError('which command? There are run, check, wire, history, limits, logins, quota and sender');
+        throw new UsageError('which command? There are run, check, wire, import, history, limits, logins, quota, sender, quarantine and keys');
       default:
         throw new UsageError(word.startsWith('-') ? `unknown option ${word}` : noCommand(word));
     }
@@ -66,7 +78,7 @@ export async function command(args: readonly string[]): Promise<number> {
   }
 }
 
-const COMMANDS = ['run', 'check', 'wire', 'history', 'limits', 'logins', 'quota', 'sender'];
+const COMMANDS = ['run', 'check', 'wire', 'history', 'limits', 'logins', 'quota', 'sender', 'quarantine', 'keys'];
 
 function noCommand(word: string): string {
   const near = nearest(word, COMMANDS);

@@ -1,7 +1,7 @@
 import { access } from 'node:fs/promises';
 
 import type { Config } from '../config/config.ts';
-import { formatProblem } from '../config/errors.ts';
+import { formatProblem, type Problem } from '../config/errors.ts';
 import { loadConfig } from '../config/load.ts';
 
 const SEARCHED = ['postern.toml', '/etc/postern/postern.toml'];
@@ -32,6 +32,8 @@ async function exists(path: string): Promise<boolean> {
 export interface LoadedFile {
   readonly config: Config;
   readonly notes: readonly string[];
+  /** Signing keys that can't be used. */
+  readonly faults: readonly Problem[];
   /** What was read, for messages: the path, or that there was none. */
   readonly source: string;
 }
@@ -42,7 +44,7 @@ export async function readConfig(named: string | null): Promise<LoadedFile | nul
   const result = await loadConfig(path);
   if (result.ok) {
     const source = path ?? `built-in defaults (neither ./${SEARCHED.join(' nor ')} is there)`;
-    return { config: result.config, notes: result.notes, source };
+    return { config: result.config, notes: result.notes, faults: result.faults, source };
   }
   const count = result.problems.length;
   for (const problem of result.problems) process.stderr.write(`${formatProblem(problem)}\n`);

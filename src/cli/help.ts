@@ -5,10 +5,13 @@ Usage: postern COMMAND [ARGUMENTS]
   run      run the daemons
   check    check the configuration and say what it sets up
   wire     print the lines that Postfix or Dovecot needs
+  import   make a configuration of OpenDKIM's
   history  look up what was decided about messages, and why
   limits   show how much of the limits is used, and forget it
   quota    say how full a mailbox is, and whether it takes a message
   logins   show who tried too many passwords, and forget it
+  keys     make signing keys, compare them with DNS, and change them in time
+  quarantine  list, show, release and delete quarantined mail
   sender   show which logins may not send, block and release them
 
   postern COMMAND --help   more about one command
@@ -44,7 +47,23 @@ Prints the lines that connect Postfix (main.cf and master.cf) or Dovecot 2.3 wit
 Changes nothing.
 `;
 
-const HELP: Readonly<Record<string, string>> = { '': OVERVIEW, run: RUN, check: CHECK, wire: WIRE };
+const IMPORT = `Usage: postern import opendkim FILE [--out FILE]
+
+Reads an opendkim.conf with its KeyTable, SigningTable and InternalHosts, and prints the configuration that signs the
+same mail with the same keys. What can't be taken over is told on stderr, with file and line.
+
+  --out FILE   write it there; the file must not exist yet
+
+Exit status: 0 done, 1 a file can't be read or written, 64 wrong use.
+`;
+
+const HELP: Readonly<Record<string, string>> = {
+  '': OVERVIEW,
+  run: RUN,
+  check: CHECK,
+  wire: WIRE,
+  import: IMPORT,
+};
 
 /** The help of a command; undefined when it has its own. */
 export function helpText(command: string): string | undefined {

@@ -29,6 +29,7 @@ const OPTIONS = {
   since: TEXT,
   until: TEXT,
   limit: TEXT,
+  backscatter: FLAG,
   json: FLAG,
   facts: FLAG,
 } as const;
@@ -48,7 +49,7 @@ export function parseHistory(args: readonly string[], now: number): HistoryArgum
   const { values, positionals } = parsed(args);
   const [surplus] = positionals;
   if (surplus !== undefined) throw usage(`"${surplus}" is not expected here`);
-  const one = (name: Exclude<keyof typeof OPTIONS, 'json' | 'facts'>): string | undefined => {
+  const one = (name: Exclude<keyof typeof OPTIONS, 'json' | 'facts' | 'backscatter'>): string | undefined => {
     const given = values[name] ?? [];
     if (given.length > 1) throw usage(`option --${name} is given twice`);
     return given[0];
@@ -74,6 +75,7 @@ export function parseHistory(args: readonly string[], now: number): HistoryArgum
     ...(rule === undefined ? {} : { rule }),
     ...(since === undefined ? {} : { since }),
     ...(until === undefined ? {} : { until }),
+    ...(values.backscatter === true ? { backscatter: true } : {}),
     limit: limit(one('limit'), trace === undefined ? USUAL_LIMIT : JOURNEY_LIMIT),
   };
   return {

@@ -19,6 +19,8 @@ Prints what was decided about messages, the newest first. Works while the daemon
   --daemon D      policyd, milter or lmtp-filter
   --verdict V     accept, junk, quarantine, defer, reject or discard
   --rule R        rule that decided, such as "spf.fail" or "spf.*"
+  --backscatter   mail that was accepted and then refused by lmtp-filter or by Dovecot behind it, or put off
+                  because the mailbox is full: each one made a bounce, or made mail wait. Best is none
   --since T       from this time on: "30m", "2h", "7d" ago, or "2026-11-21", "2026-11-21T09:30:00Z"
   --until T       up to, and without, this time
   --limit N       no more than N decisions; 50 without it

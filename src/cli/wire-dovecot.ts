@@ -25,7 +25,10 @@ export function dovecotLines(config: Config): string {
     ...dovecotQuotaLines(config),
     '# The listener that Postern delivers to: lmtp-filter upstream.',
     'service lmtp {',
-    ...listener(upstream).map((line) => `  ${line}`),
+    ...upstream.flatMap((address) => [
+      ...(upstream.length > 1 ? [`  # on ${address.kind === 'tcp' ? address.host : 'this host'}`] : []),
+      ...listener(address).map((line) => `  ${line}`),
+    ]),
     '}',
     '',
     '# Mail that is marked as spam, or judged to be junk, goes to the folder Junk, before the scripts of the users are run.',

@@ -83,7 +83,31 @@ function masterCf({ file }: Config): string {
     '# known as outgoing:',
     '#    -o milter_macro_daemon_name=ORIGINATING',
     '',
+    ...(file.quarantine.where === 'folder' ? releaseListener(file.quarantine.release_to) : []),
   ].join('\n');
+}
+
+/** Takes what `postern quarantine release` sends: nothing looks at it again, and nothing is changed in it. */
+export function releaseListener(address: SocketAddress): string[] {
+  return [
+    '# Takes what "postern quarantine release" sends: it is not judged again, and nothing is changed in it. For this host alone.',
+    `${socket(address).replace(/^inet:/, '')} inet n  -       n       -       -       smtpd`,
+    '    -o syslog_name=postfix/release',
+    '    -o mynetworks=127.0.0.0/8,[::1]/128',
+    '    -o smtpd_milters=',
+    '    -o smtpd_client_restrictions=',
+    '    -o smtpd_helo_restrictions=',
+    '    -o smtpd_sender_restrictions=',
+    '    -o smtpd_relay_restrictions=permit_mynetworks,reject',
+    '    -o smtpd_recipient_restrictions=permit_mynetworks,reject',
+    '    -o smtpd_data_restrictions=',
+    '    -o smtpd_end_of_data_restrictions=',
+    '    -o smtpd_tls_security_level=none',
+    '    -o smtpd_sasl_auth_enable=no',
+    '    -o local_header_rewrite_clients=',
+    '    -o receive_override_options=no_header_body_checks,no_milters',
+    '',
+  ];
 }
 
 /** In Postfix's words: `inet:127.0.0.1:8891`, `unix:/run/postern/milter`, `unix:private/postern` below the queue. */

@@ -11,6 +11,8 @@ import { formatProblem } from '../config/errors.ts';
 import type { LoadResult } from '../config/load.ts';
 import { formatSocketAddress, type SocketAddress } from '../config/values.ts';
 import type { Clock } from '../ports/clock.ts';
+import type { SigningKeys } from '../ports/signing-keys.ts';
+import type { Quarantine } from '../ports/quarantine.ts';
 import type { Store } from '../ports/store.ts';
 import { serveAdmin, type Readiness } from '../runtime/admin.ts';
 import type { Daemon } from '../runtime/daemon.ts';
@@ -18,14 +20,19 @@ import { openListener, type Listener } from '../runtime/listener.ts';
 import { counter, processMetrics, reloadMetrics, type ReloadMetrics } from '../runtime/metrics.ts';
 import type { Log, Telemetry } from '../runtime/telemetry.ts';
 import type { DaemonName } from './arguments.ts';
+import { openContentScanner } from './open-content.ts';
 import { openBlockLists, type BlockLists } from './dnsbl-watch.ts';
+import { openSiteKeys, type SiteKeys } from './open-keys.ts';
+import { SiteLookout } from './open-lookout.ts';
 import { openSiteDirectory, type SiteDirectory } from './open-directory.ts';
+import { openSiteQuarantine } from './open-quarantine.ts';
 import { openSiteNotifier, type SiteNotifier } from './open-notifier.ts';
 import { openSiteQuota } from './open-quota.ts';
 import { openSiteState, type SiteState } from './open-state.ts';
 import { reportUpstream } from './upstream-probe.ts';
 import { settle } from './restart.ts';
-import { SpamdWatch } from './spamd-watch.ts';
+import { ScannerWatch, scannerSettings, type ScannerSettings } from './scanner-watch.ts';
+import { ClamdWatch } from './clamd-watch.ts';
 
 /** One process with its daemons, from open sockets to closed ones. */
 export interface Site extends AsyncDisposable {
@@ -46,6 +53,8 @@ export interface SiteOptions {
 
 interface DaemonTools extends Telemetry {
   readonly store: Store;
+  readonly keys: SigningKeys;
+  readonly quarantine: Quarantine;
   readonly checks: CheckTools;
 }
 
@@ -89,12 +98,23 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     { servers: servers.map(({ host, port }) => formatSocketAddress({ kind: 'tcp', host, port })) },
     'name servers',
   );
-  const spamd = opened.use(new SpamdWatch(spamdFor(config, names), log));
+  const scanner = opened.use(new ScannerWatch(scannerFor(config, names), clock, log, registry));
+  const clamd = opened.use(new ClamdWatch(clamdFor(config, names), log, registry));
+  const content = opened.use(openContentScanner({ log, registry }));
+  const quarantine = opened.use(openSiteQuarantine(() => inUse.config, { log, registry }));
+  await quarantine.prepare();
   const notices = opened.use(openSiteNotifier(config, clock, registry, log));
 
   const state = opened.use(await openSiteState(config, { log, registry }));
   const directory = opened.use(await openSiteDirectory(config, clock, log));
   const quota = opened.use(await openSiteQuota(config, directory.directory, clock, { log, registry }));
+  const lookout = opened.use(
+    new SiteLookout(config.file.signing.unpublished, { resolver, timeoutMs, clock, registry, log }),
+  );
+  const keys = opened.use(
+    await openSiteKeys(config, names.includes('milter'), clock, { log, registry }, lookout),
+  );
+  const publishedKeys = lookout.over(keys.source);
   const blockLists = opened.use(openBlockLists({ servers, timeoutMs, clock, registry, log }));
 
   const checks: CheckTools = {
@@ -111,8 +131,13 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     quota: quota.source,
     // Both can change while the process runs.
     get scanner() {
-      return spamd.scanner;
+      return scanner.scanner;
     },
+    get virusScanner() {
+      return clamd.scanner;
+    },
+    // It has no thread before there is a message to look into.
+    contentScanner: content,
     notifier: notices.notifier,
     get hostname() {
       return inUse.config.file.site.hostname;
@@ -139,21 +164,36 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     names,
     services,
     listeners,
-    spamd,
+    scanner,
+    clamd,
     state,
     blockLists,
     directory,
+    keys,
+    lookout,
     notices,
     log,
     reloads: reloadMetrics(registry),
   });
   await Promise.all([
-    spamd.look(),
+    scanner.look(),
+    clamd.look(),
     ...(names.includes('policyd') ? [blockLists.watch(config.file)] : []),
-    ...(names.includes('lmtp-filter') ? [reportUpstream(config.file['lmtp-filter'].upstream, log)] : []),
+    ...(names.includes('lmtp-filter')
+      ? config.file['lmtp-filter'].upstream.map((address) => reportUpstream(address, log))
+      : []),
   ]);
   for (const [name, listener, start] of starts) {
-    site.add(await start(listener, config, { log, registry, store, checks }));
+    site.add(
+      await start(listener, config, {
+        log,
+        registry,
+        store,
+        checks,
+        keys: publishedKeys,
+        quarantine: quarantine.folder,
+      }),
+    );
     log.info({ daemon: name, listen: listener.text }, 'listening');
   }
   if (admin !== null) {
@@ -171,9 +211,12 @@ interface SiteParts {
   readonly names: readonly DaemonName[];
   readonly services: readonly ServiceName[];
   readonly listeners: ReadonlyMap<string, Listener>;
-  readonly spamd: SpamdWatch;
+  readonly scanner: ScannerWatch;
+  readonly clamd: ClamdWatch;
   readonly state: SiteState;
   readonly directory: SiteDirectory;
+  readonly keys: SiteKeys;
+  readonly lookout: SiteLookout;
   readonly blockLists: BlockLists;
   readonly notices: SiteNotifier;
   readonly log: Log;
@@ -200,16 +243,17 @@ class RunningSite implements Site {
   }
 
   readiness(): Readiness {
-    const { services, listeners, spamd, state, blockLists } = this.#parts;
+    const { services, listeners, scanner, clamd, state, blockLists } = this.#parts;
     return {
       ready: !this.#stopping && this.#daemons.length === services.length,
       listeners: Object.fromEntries(Array.from(listeners, ([name, listener]) => [name, listener.text])),
-      neighbours: { spamd: spamd.state, ...state.neighbours, ...blockLists.states },
+      neighbours: { ...scanner.states, clamd: clamd.state, ...state.neighbours, ...blockLists.states },
     };
   }
 
   reload(result: LoadResult): void {
-    const { inUse, log, reloads, spamd, blockLists, directory, notices, names } = this.#parts;
+    const { inUse, log, reloads, scanner, clamd, blockLists, directory, keys, lookout, notices, names } =
+      this.#parts;
     if (!result.ok) {
       for (const problem of result.problems) {
         log.error({ problem: formatProblem(problem) }, 'mistake in the configuration');
@@ -222,8 +266,14 @@ class RunningSite implements Site {
     for (const note of result.notes) log.warn({ note }, 'note on the configuration');
     if (waiting.length > 0) log.warn({ keys: waiting }, 'these settings change with the next start only');
     inUse.config = config;
-    spamd.reload(spamdFor(config, names));
+    scanner.reload(scannerFor(config, names));
+    clamd.reload(clamdFor(config, names));
     void directory.reload(config);
+    if (names.includes('milter')) {
+      void keys
+        .reload(config)
+        .then(() => lookout.configure(config.file.signing.unpublished, keys.source.files));
+    }
     notices.reload(config);
     if (names.includes('policyd')) void blockLists.watch(config.file);
     for (const daemon of this.#daemons) daemon.reload(config);
@@ -266,9 +316,14 @@ async function openAdmin({ config, admin, log }: SiteOptions): Promise<Listener 
 }
 
 /** policyd sees no messages, so it has no use for a scanner. */
-function spamdFor({ file }: Config, names: readonly DaemonName[]): Config['file']['spamd'] {
+function scannerFor({ file }: Config, names: readonly DaemonName[]): ScannerSettings {
+  return scannerSettings(file, names.includes('milter') || names.includes('lmtp-filter'));
+}
+
+/** As with the scanner. */
+function clamdFor({ file }: Config, names: readonly DaemonName[]): Config['file']['clamd'] {
   const scans = names.includes('milter') || names.includes('lmtp-filter');
-  return scans ? file.spamd : { ...file.spamd, enabled: false };
+  return scans ? file.clamd : { ...file.clamd, enabled: false };
 }
 
 function acceptFailed(log: Log, daemon: string): (error: Error) => void {

@@ -1,31 +1,11 @@
-import type { KeyObject } from 'node:crypto';
-
 import type { AnyBoundCheck } from '../checks/check.ts';
 import type { Direction } from '../mail/envelope.ts';
 import type { Policy } from '../verdict/rules.ts';
 import type { RedisFiles } from './redis.ts';
 import type { ConfigFile } from './schema.ts';
+import type { Sealing, Signing } from './signing.ts';
+import type { UpstreamTls } from './upstream.ts';
 import type { WebhookHeader } from './webhook-header.ts';
-
-/** A private key that signs for one domain. */
-export interface SigningKey {
-  /** d=, lower case. */
-  readonly domain: string;
-  /** s= */
-  readonly selector: string;
-  readonly subdomains: boolean;
-  readonly algorithm: 'rsa-sha256' | 'ed25519-sha256';
-  readonly key: KeyObject;
-}
-
-export interface Signing {
-  readonly headerCanonicalization: 'relaxed' | 'simple';
-  readonly bodyCanonicalization: 'relaxed' | 'simple';
-  readonly oversign: readonly string[];
-  /** Seconds; null: no x=. */
-  readonly expire: number | null;
-  readonly keys: readonly SigningKey[];
-}
 
 /** What holds for the requests of one policy_context. */
 export interface PolicyView {
@@ -57,13 +37,20 @@ export interface Config {
   /** What the file says, defaults filled in. */
   readonly file: ConfigFile;
   readonly authservId: string;
+  /** Of incoming mail. */
   readonly policy: Policy;
+  /** Of outgoing mail, in milter and lmtp-filter; the same object when it does not differ. */
+  readonly outgoingPolicy: Policy;
   /** Enabled checks of milter and lmtp-filter with their options, in the order of the check list. */
   readonly checks: readonly AnyBoundCheck[];
   /** policyd's: by policy_context. `''` is always there. */
   readonly views: ReadonlyMap<string, PolicyView>;
   readonly signing: Signing;
+  /** null: nothing is sealed (ARC). */
+  readonly sealing: Sealing | null;
   readonly notices: Notices;
   readonly logins: Logins;
   readonly redis: RedisFiles;
+  /** Of lmtp-filter's connections to Dovecot. */
+  readonly upstreamTls: UpstreamTls;
 }

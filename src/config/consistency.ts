@@ -3,7 +3,7 @@ import type { Thresholds } from '../verdict/rules.ts';
 import { nearest, oneLine, oneOf, type Problem } from './errors.ts';
 import { keyPath } from './issues.ts';
 import { loginNotes } from './logins.ts';
-import { overrideKey, thresholdsOnto } from './policy.ts';
+import { bandsOnto, overrideKey, thresholdsOnto } from './policy.ts';
 import type { ConfigFile } from './schema.ts';
 import { nodeAt, type TomlNode, type TomlTable } from './toml.ts';
 import { formatSocketAddress, type SocketAddress } from './values.ts';
@@ -120,6 +120,9 @@ export class ConsistencyCheck {
   values(file: ConfigFile, defaulted: ReadonlySet<string>): void {
     this.#defaulted = defaulted;
     this.#bands(['thresholds'], file.thresholds);
+    const { outgoing } = file.thresholds;
+    if (outgoing !== undefined) this.#bands(['thresholds', 'outgoing'], bandsOnto(file.thresholds, outgoing));
+    this.#scanners(file);
     this.#overrides(file);
     this.#policies(file);
     this.#sockets(file);
@@ -225,9 +228,10 @@ export class ConsistencyCheck {
     }
     const { listen, upstream } = file['lmtp-filter'];
     if (this.#defaulted.has('lmtp-filter.upstream')) return;
-    const loop = taken.find(({ address }) => collide(address, upstream));
-    if (loop !== undefined) {
-      const own = collide(listen, upstream);
+    for (const target of upstream) {
+      const loop = taken.find(({ address }) => collide(address, target));
+      if (loop === undefined) continue;
+      const own = collide(listen, target);
       const path = this.#written(['lmtp-filter', 'upstream']) ? ['lmtp-filter', 'upstream'] : loop.path;
       const wrong = `mail would be delivered to ${own ? 'the filter itself' : keyPath(loop.path)}`;
       this.#say(path, 'value', wrong, "expected the address of Dovecot's LMTP listener");
@@ -243,6 +247,43 @@ export class ConsistencyCheck {
       if (earlier === undefined) seen.set(name, path);
       else this.#twice(path, `the key ${name}`, earlier);
     }
+    // What the folder holds is known when it is opened.
+    if (file.signing.folder === undefined) this.#namedKeys(file, new Set(seen.keys()));
+    if (file.signing.table_only && file.signing.table.length === 0) {
+      this.notes.push('signing.table_only: there is no [[signing.table]], so nothing is signed');
+    }
+    this.#sealing(file);
+  }
+
+  /** Keys that the signing table and [arc] name, and that are in no file. */
+  #namedKeys({ signing, arc }: ConfigFile, names: ReadonlySet<string>): void {
+    const domains = new Set(signing.key.map(({ domain }) => domain.toLowerCase()));
+    const isThere = (domain: string, selector: string | null): boolean =>
+      selector === null ? domains.has(domain) : names.has(`${selector}._domainkey.${domain}`.toLowerCase());
+    const remedy = 'add it as [[signing.key]], or set signing.folder';
+    for (const [index, { keys }] of signing.table.entries()) {
+      for (const [place, { domain, selector }] of keys.entries()) {
+        if (isThere(domain, selector)) continue;
+        this.#say(['signing', 'table', index, 'keys', place], 'value', 'there is no such key', remedy);
+      }
+    }
+    if (arc.domain === undefined || isThere(arc.domain.toLowerCase(), arc.selector ?? null)) return;
+    const wrong = arc.selector === undefined ? 'there is no key of this domain' : 'there is no such key';
+    this.#say(['arc', arc.selector === undefined ? 'domain' : 'selector'], 'value', wrong, remedy);
+  }
+
+  #sealing({ arc, directory }: ConfigFile): void {
+    if (arc.domain === undefined) {
+      if (arc.selector !== undefined)
+        this.#say(['arc', 'selector'], 'value', 'without a domain', 'add domain = "…" to [arc]');
+      return;
+    }
+    if (arc.seal !== 'forwarded') return;
+    const { mailbox_domains, alias_domains, mailboxes, aliases } = directory;
+    if ([mailbox_domains, alias_domains, mailboxes, aliases].some((list) => list.length > 0)) return;
+    const wrong = 'what is forwarded is not known without [directory]';
+    const key = ['arc', this.#written(['arc', 'seal']) ? 'seal' : 'domain'];
+    this.#say(key, 'value', wrong, 'set directory.mailbox_domains and directory.aliases, or arc.seal = "incoming"');
   }
 
   /** Postfix stops waiting after a time of its own; past that an answer of ours reaches nobody. */
@@ -264,6 +305,12 @@ export class ConsistencyCheck {
         `${what}: ${ours / 1000} s is not less than Postfix's ${parameter} (usually ${theirs / 1000} s); raise that one too`,
       );
     }
+  }
+
+  #scanners({ spamd, rspamd }: ConfigFile): void {
+    if (!rspamd.enabled || spamd.enabled !== true) return;
+    const wrong = 'spamd.enabled is true, and only one of them can give the score';
+    this.#say(['rspamd', 'enabled'], 'value', wrong, 'expected false here or there');
   }
 
   #logins({ logins }: ConfigFile): void {

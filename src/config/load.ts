@@ -3,7 +3,7 @@ import { dirname, resolve } from 'node:path';
 
 import type { AnyBoundCheck, CheckDefinition } from '../checks/check.ts';
 import { CHECKS } from '../checks/index.ts';
-import type { Config, PolicyView, Signing, SigningKey } from './config.ts';
+import type { Config, PolicyView } from './config.ts';
 import { ConsistencyCheck, controlCharacters, isEnabled } from './consistency.ts';
 import { inFileOrder, type Position, type Problem } from './errors.ts';
 import { readSmallFile } from './files.ts';
@@ -14,7 +14,9 @@ import { readListFiles } from './list-files.ts';
 import { mergePolicy } from './policy.ts';
 import { readRedisFiles } from './redis.ts';
 import { configSchema, schemaFor, type ConfigFile } from './schema.ts';
+import { sealingOf, signingOf } from './signing.ts';
 import { nodeAt, plain, readToml, type TomlTable } from './toml.ts';
+import { readUpstreamFiles } from './upstream.ts';
 import { readWebhookHeader, type WebhookHeader } from './webhook-header.ts';
 
 export type LoadResult =
@@ -23,6 +25,8 @@ export type LoadResult =
       readonly config: Config;
       /** What works, and had better be changed. */
       readonly notes: readonly string[];
+      /** Signing keys that can't be used. They stop the mail of their own domain, and nothing else. */
+      readonly faults: readonly Problem[];
     }
   | { readonly ok: false; readonly problems: readonly Problem[] };
 
@@ -59,25 +63,18 @@ export async function loadConfig(
   const read = readValues(name, root, checks);
   // What a line that could not be read says is not missing.
   problems.push(...read.problems.filter((problem) => mistakes.length === 0 || !problem.missing));
-  const keys: SigningKey[] = [];
+  const faults: Problem[] = [];
   let apiKey: string | null = null;
   if (read.file !== null) {
     consistency.values(read.file, new Set(read.problems.map(({ key }) => key)));
     for (const [index, entry] of read.file.signing.key.entries()) {
-      const key = await loadKey(entry, folder);
+      const key = await readSigningKey(resolve(folder, entry.file));
       const place = ['signing', 'key', index, 'file'];
-      if (key.ok) {
-        keys.push(key.key);
-        if (key.note !== null) consistency.notes.push(`${keyPath(place)}: ${key.note}`);
-      } else {
-        const { wrong, remedy } = key;
-        problems.push({
-          file: name,
-          position: nodeAt(root, place)?.at ?? null,
-          key: keyPath(place),
-          wrong,
-          remedy,
-        });
+      if (!key.ok) {
+        const position = nodeAt(root, place)?.at ?? null;
+        faults.push({ file: name, position, key: keyPath(place), wrong: key.wrong, remedy: key.remedy });
+      } else if (key.note !== null) {
+        consistency.notes.push(`${keyPath(place)}: ${key.note}`);
       }
     }
   }
@@ -111,28 +108,39 @@ export async function loadConfig(
     const position = nodeAt(root, place)?.at ?? null;
     problems.push({ file: name, position, key: keyPath(place), wrong, remedy });
   }
+  const upstream = read.file === null ? null : await readUpstreamFiles(read.file['lmtp-filter'], folder);
+  for (const { key, wrong, remedy } of upstream?.mistakes ?? []) {
+    const place = ['lmtp-filter', key];
+    const position = nodeAt(root, place)?.at ?? null;
+    problems.push({ file: name, position, key: keyPath(place), wrong, remedy });
+  }
   problems.push(...consistency.problems);
-  if (read.file === null || redis === null || problems.length > 0)
-    return { ok: false, problems: withoutRepeats(problems) };
+  if (read.file === null || redis === null || upstream === null || problems.length > 0)
+    return { ok: false, problems: withoutRepeats([...problems, ...faults]) };
   const file = { ...read.file, state: { ...read.file.state, folder: stateFolder(read.file, root, folder) } };
   const bound = bindChecks(file, root, checks);
   consistency.boundCodes(file, bound);
   if (consistency.problems.length > 0) return { ok: false, problems: withoutRepeats(consistency.problems) };
+  const policy = mergePolicy(file, checks, bound);
   const config: Config = {
     path: path === null ? null : resolve(path),
     file,
     authservId: file.site.authserv_id ?? file.site.hostname,
-    policy: mergePolicy(file, checks, bound),
+    policy,
+    outgoingPolicy:
+      file.thresholds.outgoing === undefined ? policy : mergePolicy(file, checks, bound, null, 'out'),
     checks: bound.filter(
       ({ stage, policyOnly }) => stage === 'message' || (stage === 'mail' && policyOnly !== true),
     ),
     views: policyViews(file, checks, bound),
-    signing: signingOf(file, keys),
+    signing: signingOf(file.signing, folder),
+    sealing: sealingOf(file.arc, file.signing),
     notices: { webhookHeader },
     logins: { apiKey },
     redis: redis.files,
+    upstreamTls: upstream.tls,
   };
-  return { ok: true, config: frozen(config), notes: consistency.notes };
+  return { ok: true, config: frozen(config), notes: consistency.notes, faults: inFileOrder(faults) };
 }
 
 type Text = { readonly ok: true; readonly text: string } | { readonly ok: false; readonly problem: Problem };
@@ -226,18 +234,6 @@ function remove(root: TomlTable, path: readonly PropertyKey[]): void {
   }
 }
 
-type LoadedKey =
-  | { readonly ok: true; readonly key: SigningKey; readonly note: string | null }
-  | { readonly ok: false; readonly wrong: string; readonly remedy: string };
-
-async function loadKey(entry: ConfigFile['signing']['key'][number], folder: string): Promise<LoadedKey> {
-  const { domain, selector, subdomains } = entry;
-  const reading = await readSigningKey(resolve(folder, entry.file));
-  if (!reading.ok) return reading;
-  const { algorithm, key, note } = reading;
-  return { ok: true, key: { domain: domain.toLowerCase(), selector, subdomains, algorithm, key }, note };
-}
-
 /** Relative to the file's folder; without a word of the file, the folder that systemd made (StateDirectory=). */
 function stateFolder(file: ConfigFile, root: TomlTable, folder: string): string {
   const given = nodeAt(root, ['state', 'folder']) !== undefined;
@@ -284,17 +280,6 @@ function policyViews(
     }
   }
   return views;
-}
-
-function signingOf(file: ConfigFile, keys: readonly SigningKey[]): Signing {
-  const [header = 'relaxed', body = 'relaxed'] = file.signing.canonicalization.split('/');
-  return {
-    headerCanonicalization: header === 'simple' ? 'simple' : 'relaxed',
-    bodyCanonicalization: body === 'simple' ? 'simple' : 'relaxed',
-    oversign: file.signing.oversign,
-    expire: file.signing.expire === undefined ? null : Math.round(file.signing.expire / 1000),
-    keys,
-  };
 }
 
 /** Several findings about one place say the same thing; the first is enough. */

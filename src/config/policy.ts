@@ -1,5 +1,6 @@
 import type { AnyBoundCheck, CheckDefinition, CodeInfo } from '../checks/check.ts';
 import { parseMailbox, settingsKey } from '../mail/address.ts';
+import type { Direction } from '../mail/envelope.ts';
 import type { Policy, Rule, Rules, Thresholds } from '../verdict/rules.ts';
 import type { ConfigFile } from './schema.ts';
 
@@ -13,25 +14,32 @@ export type ContextPolicy = ConfigFile['policy'][number];
  * onto the site.
  *
  * @param bound enabled checks, which may have codes of their own
+ * @param direction of the mail that they are for
  */
 export function mergePolicy(
   file: ConfigFile,
   checks: readonly CheckDefinition[],
   bound: readonly AnyBoundCheck[],
   context: ContextPolicy | null = null,
+  direction: Direction = 'in',
 ): Policy {
   const findings = new Map<string, Rule>();
   const unavailable = new Map<string, Rule>();
+  const copies = new Map<string, readonly string[]>();
   for (const { name, unavailable: kind } of checks)
     unavailable.set(name, { action: { kind }, mode: 'enforce' });
   for (const check of [...checks, ...bound]) {
-    for (const [code, info] of Object.entries(check.codes)) findings.set(code, ruleOf(info));
+    for (const [code, info] of Object.entries(check.codes)) {
+      findings.set(code, ruleOf(info));
+      if (info.copyTo !== undefined && info.copyTo.length > 0) copies.set(code, info.copyTo);
+    }
   }
   const site: Rules = {
     findings: withRules(withRules(findings, file.rules), context?.rules ?? {}),
     unavailable: withRules(withRules(unavailable, file.unavailable), context?.unavailable ?? {}),
     waivable: new Set(checks.filter((check) => check.waivable === true).map(({ name }) => name)),
-    thresholds: file.thresholds,
+    ...(copies.size === 0 ? {} : { copies }),
+    thresholds: siteThresholds(file, direction),
     subjectTag: file.subject_tag,
   };
   const overrides = new Map<string, Rules>();
@@ -46,6 +54,12 @@ export function mergePolicy(
     overrides.set(key, onto(overrides.get(key.slice(key.lastIndexOf('@'))) ?? site, override));
   }
   return { site, overrides, delimiter: file.site.recipient_delimiter };
+}
+
+function siteThresholds({ thresholds }: ConfigFile, direction: Direction): Thresholds {
+  const { tag, junk, reject, outgoing } = thresholds;
+  const incoming = { tag, junk, reject };
+  return direction === 'in' ? incoming : bandsOnto(incoming, outgoing);
 }
 
 function ruleOf({ action, shadow, text }: CodeInfo): Rule {
@@ -70,13 +84,19 @@ function onto(base: Rules, override: Override): Rules {
         ? base.unavailable
         : withRules(base.unavailable, override.unavailable),
     waivable: base.waivable,
+    ...(base.copies === undefined ? {} : { copies: base.copies }),
     thresholds: thresholdsOnto(base.thresholds, override),
     subjectTag: override.subject_tag ?? base.subjectTag,
   };
 }
 
 export function thresholdsOnto(base: Thresholds, override: Override): Thresholds {
-  const { tag = base.tag, junk = base.junk, reject = base.reject } = override.thresholds ?? {};
+  return bandsOnto(base, override.thresholds);
+}
+
+/** What bands differ from `base`. */
+export function bandsOnto(base: Thresholds, bands: Override['thresholds']): Thresholds {
+  const { tag = base.tag, junk = base.junk, reject = base.reject } = bands ?? {};
   return { tag, junk, reject };
 }
 

@@ -6,13 +6,17 @@ import { networkSet } from '../checks/networks.ts';
 import { duration } from '../checks/options.ts';
 import { fullHostname } from './hostname.ts';
 import { accounts, directory } from './directory.ts';
+import { clamd } from './clamd.ts';
 import { dovecot } from './dovecot.ts';
+import { quarantine } from './quarantine.ts';
 import { loginRules } from './logins.ts';
 import { noticesTable } from './notices.ts';
 import { redis } from './redis.ts';
+import { rspamd, spamd } from './scanners.ts';
+import { arcTable, signingTable } from './signing.ts';
+import { upstreamKeys } from './upstream.ts';
 import {
   domain,
-  fieldName,
   filePath,
   mailboxOrDomain,
   nameServer,
@@ -72,7 +76,21 @@ const thresholds = z.strictObject({
     ),
   junk: threshold.prefault(false).describe('From this score on a message is filed as junk. false: never.'),
   reject: threshold.prefault(false).describe('From this score on a message is refused. false: never.'),
+  outgoing: z
+    .strictObject({
+      tag: threshold.optional().describe('As in [thresholds].').meta(outgoing(8)),
+      junk: threshold.optional().describe('As in [thresholds].').meta(outgoing(false)),
+      reject: threshold.optional().describe('As in [thresholds].').meta(outgoing(12)),
+    })
+    .optional()
+    .describe(
+      'Score bands of outgoing mail, where they differ. What [[override]] says of a recipient comes on top.',
+    ),
 });
+
+function outgoing(example: unknown): { examples: unknown[]; defaultText: string } {
+  return { examples: [example], defaultText: 'as for incoming mail' };
+}
 
 const ruleTable = z.record(z.string(), rule());
 
@@ -130,24 +148,6 @@ function inherited(example: unknown): { examples: unknown[]; defaultText: string
   return { examples: [example], defaultText: 'as for the domain or the site' };
 }
 
-const signingKey = z.strictObject({
-  domain: domain()
-    .describe('Signing domain (d=). Mail whose From is in this domain is signed with this key.')
-    .meta({ examples: ['example.org'] }),
-  selector: domain()
-    .describe('Selector (s=): the public key stands in DNS at SELECTOR._domainkey.DOMAIN.')
-    .meta({ examples: ['mail'] }),
-  file: filePath()
-    .describe(
-      'File with the private key, PEM: RSA of 2048 bits or more, or Ed25519. Only its owner may read it (mode 0600).',
-    )
-    .meta({ examples: ['mail.private'] }),
-  subdomains: z
-    .boolean()
-    .default(false)
-    .describe('Whether mail from subdomains is signed with this key too.'),
-});
-
 function checkTables(checks: readonly CheckDefinition[]): z.ZodRawShape {
   const shape: Record<string, z.ZodType> = {};
   for (const check of checks) {
@@ -191,6 +191,14 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
           .optional()
           .describe('Name in Authentication-Results; the same on all hosts of a site.')
           .meta({ examples: ['mail.example.org'], defaultText: 'the host name' }),
+        authserv_ids: z
+          .array(domain())
+          .max(20)
+          .default([])
+          .describe(
+            'More names under which hosts of this site write Authentication-Results, or did. What comes from outside and bears one of them is taken out, as what bears authserv_id is.',
+          )
+          .meta({ examples: [['mx1.example.org', 'mx2.example.org']] }),
         own_networks: networkSet()
           .prefault(['127.0.0.0/8', '::1/128'])
           .describe(
@@ -253,15 +261,10 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
         listen: listen('127.0.0.1:10024'),
         mode,
         group,
-        upstream: socketAddress()
-          .prefault('unix:/run/dovecot/lmtp')
-          .describe("Dovecot's LMTP listener, where mail is delivered to."),
+        ...upstreamKeys,
         deadline: waitingTime()
           .prefault('100s')
           .describe('The longest a message may wait for its checks after the final dot.'),
-        upstream_timeout: waitingTime()
-          .prefault('120s')
-          .describe('The longest Dovecot may take for one reply.'),
         max_connections: connections(500, 'more are told 421'),
         max_message_size: sizeBetween(1024, 1024 ** 4)
           .prefault('100MiB')
@@ -285,7 +288,9 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
         enabled: z
           .boolean()
           .default(false)
-          .describe('Whether policyd answers questions about logins. "postern wire dovecot" prints the lines for Dovecot.'),
+          .describe(
+            'Whether policyd answers questions about logins. "postern wire dovecot" prints the lines for Dovecot.',
+          ),
         listen: listen('127.0.0.1:10041'),
         mode,
         group,
@@ -300,11 +305,15 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
           .refine((ms) => ms <= 1000, 'expected at most "1s": Dovecot itself waits 2 s')
           .prefault('50ms')
           .meta({ title: 'duration' })
-          .describe('The longest the state may take for its answer; then "unavailable" below says what is done.'),
+          .describe(
+            'The longest the state may take for its answer; then "unavailable" below says what is done.',
+          ),
         ...loginRules,
       })
       .prefault({})
-      .describe("Dovecot's authentication policy: policyd is asked about every login, and told of wrong passwords."),
+      .describe(
+        "Dovecot's authentication policy: policyd is asked about every login, and told of wrong passwords.",
+      ),
     log: z
       .strictObject({
         level: z
@@ -336,28 +345,10 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
       .describe('How names are resolved.'),
     directory,
     dovecot,
-    spamd: z
-      .strictObject({
-        enabled: z
-          .union([z.literal('auto'), z.boolean()], 'expected "auto", true or false')
-          .default('auto')
-          .describe(
-            '"auto": used when something answers at the address, which is looked at again every 30 s; when nothing does, the check "spam" is left out and reported as not there. true: always used; when it does not answer, the rule in [unavailable] for "spam" says what happens. false: never used.',
-          )
-          .meta({ title: '"auto", true or false' }),
-        address: socketAddress()
-          .prefault('127.0.0.1:783')
-          .describe('Where spamd listens: "host:port" or "unix:/path".'),
-        max_connections: z
-          .int()
-          .min(1)
-          .max(1000)
-          .default(5)
-          .describe('Messages it is given at once; more wait their turn. Its own --max-children.')
-          .meta({ title: 'number' }),
-      })
-      .prefault({})
-      .describe('SpamAssassin, which the check "spam" asks for a score.'),
+    spamd,
+    rspamd,
+    clamd,
+    quarantine,
     checks: z
       .strictObject(checkTables(checks))
       .prefault({})
@@ -371,37 +362,8 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
       .prefault({})
       .describe('What is done when a check could not be made, by name of the check: as in [rules].'),
     thresholds: thresholds.prefault({}).describe('Score bands: what is done from which spam score on.'),
-    signing: z
-      .strictObject({
-        canonicalization: z
-          .enum(['relaxed/relaxed', 'relaxed/simple', 'simple/relaxed', 'simple/simple'])
-          .default('relaxed/relaxed')
-          .describe('How header and body are prepared for the signature (c=).'),
-        oversign: z
-          .array(fieldName())
-          .default([
-            'From',
-            'To',
-            'Cc',
-            'Subject',
-            'Date',
-            'Reply-To',
-            'Message-ID',
-            'MIME-Version',
-            'Content-Type',
-          ])
-          .describe('Fields signed once more than they occur, so that none can be added later.'),
-        expire: duration()
-          .optional()
-          .describe('How long a signature is valid (x=).')
-          .meta({ examples: ['14d'], defaultText: 'no limit' }),
-        key: z
-          .array(signingKey)
-          .default([])
-          .describe('A key. Several keys of one domain give several signatures.'),
-      })
-      .prefault({})
-      .describe('DKIM signatures on outgoing mail.'),
+    signing: signingTable,
+    arc: arcTable,
     policy: z
       .array(policyContext)
       .default([])

@@ -32,12 +32,27 @@ export function socketAddress(): z.ZodType<SocketAddress, string> {
     .transform((text, context): SocketAddress => {
       const address = parseSocketAddress(text);
       if (address !== null) return address;
-      const meant = meantAddress(text);
-      const message = meant === null ? ADDRESS_FORM : `${ADDRESS_FORM}: write "${meant}"`;
-      context.addIssue({ code: 'custom', message });
+      context.addIssue({ code: 'custom', message: mistakenAddress(text) });
       return z.NEVER;
     })
     .meta({ title: 'socket address' });
+}
+
+/** One socket address, or a list of them. */
+export function socketAddresses(most: number): z.ZodType<readonly SocketAddress[], string | string[]> {
+  const form = `${ADDRESS_FORM}, or a list of 1 to ${most} of them`;
+  return z
+    .union([z.string(), z.array(z.string()).min(1).max(most)], form)
+    .transform((given, context): readonly SocketAddress[] => {
+      const addresses: SocketAddress[] = [];
+      for (const text of typeof given === 'string' ? [given] : given) {
+        const address = parseSocketAddress(text);
+        if (address !== null) addresses.push(address);
+        else context.addIssue({ code: 'custom', message: mistakenAddress(text) });
+      }
+      return addresses;
+    })
+    .meta({ title: 'socket address or list of them' });
 }
 
 export function parseSocketAddress(text: string): SocketAddress | null {
@@ -58,6 +73,11 @@ export function parseSocketAddress(text: string): SocketAddress | null {
   const host = name ?? '';
   if (/^[\d.]+$/.test(host) ? !isIpAddress(host) : !DOMAIN.test(host)) return null;
   return { kind: 'tcp', host, port };
+}
+
+function mistakenAddress(text: string): string {
+  const meant = meantAddress(text);
+  return meant === null ? ADDRESS_FORM : `${ADDRESS_FORM}: write "${meant}"`;
 }
 
 /** The same address as we write it, when the text is one in the words of Postfix, libmilter or spamd. */

@@ -26,6 +26,8 @@ export function describeDecision(decision: Decision, facts: boolean): string[] {
   ];
   if (decision.why !== '') lines.push(`  why: ${shown(decision.why)}`);
   if (facts) lines.push(...describeFacts(decision));
+  // Dovecot's words: the verdict does not say them.
+  else if (daemon === 'lmtp-filter' && /^[45]/.test(decision.reply)) lines.push(`  answer: ${shown(decision.reply)}`);
   return lines;
 }
 

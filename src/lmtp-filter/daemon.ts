@@ -2,7 +2,9 @@ import type { Socket } from 'node:net';
 
 import type { CheckTools } from '../checks/check.ts';
 import type { Config } from '../config/config.ts';
+import { usesTls } from '../config/upstream.ts';
 import { formatSocketAddress } from '../config/values.ts';
+import type { Quarantine } from '../ports/quarantine.ts';
 import type { Store } from '../ports/store.ts';
 import type { Daemon } from '../runtime/daemon.ts';
 import type { Listener } from '../runtime/listener.ts';
@@ -11,10 +13,12 @@ import { lmtpMetrics, type LmtpMetrics } from './metrics.ts';
 import { SAY } from './render.ts';
 import { Session } from './session.ts';
 import { UpstreamPool } from './upstream.ts';
+import { Upstreams } from './upstreams.ts';
 
 export interface LmtpFilterTools extends Telemetry {
   readonly store: Store;
   readonly checks: CheckTools;
+  readonly quarantine: Quarantine;
 }
 
 /** The LMTP filter: stands between Postfix's lmtp(8) and Dovecot, and decides for each recipient. */
@@ -29,9 +33,9 @@ class LmtpFilter implements Daemon<Config> {
   readonly #metrics: LmtpMetrics;
   readonly #sessions = new Map<Session, Promise<void>>();
   /** The present one, and those that sessions from before a reload still use. */
-  readonly #pools = new Set<UpstreamPool>();
+  readonly #all = new Set<Upstreams>();
   #config: Config;
-  #pool: UpstreamPool;
+  #upstreams: Upstreams;
   #stopping = false;
 
   constructor(listener: Listener, config: Config, tools: LmtpFilterTools) {
@@ -39,7 +43,7 @@ class LmtpFilter implements Daemon<Config> {
     this.#tools = tools;
     this.#metrics = lmtpMetrics(tools.registry);
     this.#config = config;
-    this.#pool = this.#newPool(config);
+    this.#upstreams = this.#connectTo(config);
     listener.serve(
       (socket) => this.#accept(socket),
       (socket) => {
@@ -50,11 +54,12 @@ class LmtpFilter implements Daemon<Config> {
   }
 
   reload(config: Config): void {
-    const before = poolKey(this.#config);
+    const before = this.#config;
     this.#config = config;
-    if (poolKey(config) === before) return;
-    this.#pool.close();
-    this.#pool = this.#newPool(config);
+    if (upstreamKey(config) === upstreamKey(before)) return;
+    this.#upstreams.close();
+    for (const pool of this.#upstreams.pools) this.#metrics.upstream.forget(pool.name);
+    this.#upstreams = this.#connectTo(config);
   }
 
   async stop(signal: AbortSignal): Promise<void> {
@@ -62,24 +67,25 @@ class LmtpFilter implements Daemon<Config> {
     await this.#listener.close();
     const cut = (): void => {
       for (const session of this.#sessions.keys()) session.cut();
-      for (const pool of this.#pools) pool.abort();
+      for (const upstreams of this.#all) upstreams.abort();
     };
     for (const session of this.#sessions.keys()) session.stop();
     signal.addEventListener('abort', cut);
     if (signal.aborted) cut();
     await Promise.all(this.#sessions.values());
     signal.removeEventListener('abort', cut);
-    for (const pool of this.#pools) pool.close();
+    for (const upstreams of this.#all) upstreams.close();
   }
 
   #accept(socket: Socket): void {
-    const { store, checks, log } = this.#tools;
-    const pool = this.#pool;
+    const { store, checks, quarantine, log } = this.#tools;
+    const upstreams = this.#upstreams;
     const session = new Session(socket, {
       config: this.#config,
-      pool,
+      upstreams,
       store,
       checks,
+      quarantine,
       metrics: this.#metrics,
       log,
     });
@@ -92,17 +98,28 @@ class LmtpFilter implements Daemon<Config> {
     this.#sessions.set(session, ended);
   }
 
-  #newPool({ file }: Config): UpstreamPool {
-    const { upstream, upstream_timeout } = file['lmtp-filter'];
-    const options = { address: upstream, timeoutMs: upstream_timeout, hostname: file.site.hostname };
-    const pool = new UpstreamPool(options, this.#metrics.upstream);
-    this.#pools.add(pool);
-    return pool;
+  #connectTo({ file, upstreamTls }: Config): Upstreams {
+    const { upstream, upstream_timeout, upstream_tls, upstream_tls_name } = file['lmtp-filter'];
+    const pools = upstream.map((address) => {
+      const tls = usesTls(address, upstream_tls) ? { name: upstream_tls_name, ca: upstreamTls.ca } : null;
+      const options = { address, timeoutMs: upstream_timeout, hostname: file.site.hostname, tls };
+      return new UpstreamPool(options, this.#metrics.upstream);
+    });
+    const upstreams = new Upstreams(pools);
+    this.#all.add(upstreams);
+    return upstreams;
   }
 }
 
-/** What a pool depends on: when it changes, new sessions need a new pool. */
-function poolKey({ file }: Config): string {
-  const { upstream, upstream_timeout } = file['lmtp-filter'];
-  return `${formatSocketAddress(upstream)} ${upstream_timeout} ${file.site.hostname}`;
+/** What connections to Dovecot depend on: when it changes, new sessions need new ones. */
+function upstreamKey({ file, upstreamTls }: Config): string {
+  const { upstream, upstream_timeout, upstream_tls, upstream_tls_name } = file['lmtp-filter'];
+  return JSON.stringify([
+    upstream.map(formatSocketAddress),
+    upstream_timeout,
+    upstream_tls,
+    upstream_tls_name,
+    upstreamTls.ca,
+    file.site.hostname,
+  ]);
 }

@@ -1,10 +1,12 @@
 import type { Body } from '../mail/message.ts';
 import { mailLine, rcptLine, type PathCommand } from './envelope-lines.ts';
+import { isFull } from './full-mailbox.ts';
 import { CanonicalLines } from './lines.ts';
 import { relayed, SAY, traced, upstreamFailure } from './render.ts';
 import type { UpstreamReply } from './reply-decoder.ts';
 import type { Statuses } from './statuses.ts';
-import { UpstreamError, type UpstreamConnection } from './upstream-connection.ts';
+import type { UpstreamConnection } from './upstream-connection.ts';
+import { UpstreamError } from './upstream-error.ts';
 import type { UpstreamPool } from './upstream.ts';
 
 /**
@@ -27,13 +29,16 @@ export interface Group {
 }
 
 export interface DeliveryInput {
-  readonly pool: UpstreamPool;
   readonly sender: PathCommand;
   /** Accepted recipients in their order. */
   readonly recipients: readonly PathCommand[];
   readonly statuses: Statuses;
-  /** The transaction opened at RCPT time, with all recipients in it; null when it was lost. */
-  readonly connection: UpstreamConnection | null;
+  /** Which Dovecot has accepted the recipient of that position, and delivers to it. */
+  readonly poolOf: (position: number) => UpstreamPool;
+  /** The transactions opened at RCPT time, with all recipients of each in it; those that were lost are not there. */
+  readonly connections: ReadonlyMap<UpstreamPool, UpstreamConnection>;
+  /** What is said to a recipient whose mailbox is full. */
+  readonly fullReply: (position: number, reply: UpstreamReply) => Promise<UpstreamReply>;
   /** Shown in what we say ourselves. */
   readonly trace: string;
   /** Milliseconds left of DELIVERY_BUDGET_MS. */
@@ -50,17 +55,55 @@ export interface DeliveryReport {
 }
 
 /**
- * Delivers each group in a transaction of its own, one after the other, so that a session never needs a second connection. A failure
- * is that group's alone. Every position of the groups has its status in the end.
+ * Delivers each group in a transaction of its own, those of one Dovecot one after the other, so that a session never needs a second
+ * connection to it. A failure is that group's alone. Every position of the groups has its status in the end.
  */
 export async function deliver(groups: readonly Group[], input: DeliveryInput): Promise<DeliveryReport> {
-  const delivery = new Delivery(input);
+  const shares = new Map<UpstreamPool, Group[]>();
+  for (const group of groups) {
+    for (const [pool, positions] of byPool(group.positions, input)) {
+      const share = { positions, content: group.content };
+      const known = shares.get(pool);
+      if (known === undefined) shares.set(pool, [share]);
+      else known.push(share);
+    }
+  }
+  // Opened for recipients who get nothing now.
+  for (const pool of input.connections.keys()) if (!shares.has(pool)) shares.set(pool, []);
+  const reports = await Promise.all(Array.from(shares, ([pool, share]) => delivered(pool, share, input)));
+  return {
+    untold: reports.flatMap(({ untold }) => untold),
+    errors: reports.flatMap(({ errors }) => errors),
+  };
+}
+
+async function delivered(
+  pool: UpstreamPool,
+  groups: readonly Group[],
+  input: DeliveryInput,
+): Promise<DeliveryReport> {
+  const delivery = new Delivery(pool, input);
   for (const group of groups) await delivery.group(group);
   return delivery.finish();
 }
 
+function byPool(positions: readonly number[], { poolOf }: DeliveryInput): Map<UpstreamPool, number[]> {
+  const split = new Map<UpstreamPool, number[]>();
+  for (const position of positions) {
+    const pool = poolOf(position);
+    const known = split.get(pool);
+    if (known === undefined) split.set(pool, [position]);
+    else known.push(position);
+  }
+  return split;
+}
+
+/** To one Dovecot. */
 class Delivery {
+  readonly #pool: UpstreamPool;
   readonly #input: DeliveryInput;
+  /** Recipients of the transaction that RCPT opened. */
+  readonly #own: number;
   #connection: UpstreamConnection | null;
   /** Whether the transaction is the one that RCPT opened. */
   #opened = true;
@@ -69,16 +112,17 @@ class Delivery {
   readonly #untold: number[] = [];
   readonly #errors: unknown[] = [];
 
-  constructor(input: DeliveryInput) {
+  constructor(pool: UpstreamPool, input: DeliveryInput) {
+    this.#pool = pool;
     this.#input = input;
-    this.#connection = input.connection;
+    this.#connection = input.connections.get(pool) ?? null;
+    this.#own = input.recipients.reduce((own, _, at) => (input.poolOf(at) === pool ? own + 1 : own), 0);
   }
 
   async finish(): Promise<DeliveryReport> {
-    const { pool } = this.#input;
     if (this.#connection !== null) {
-      if (this.#clean) pool.release(this.#connection);
-      else await pool.reset(this.#connection);
+      if (this.#clean) this.#pool.release(this.#connection);
+      else await this.#pool.reset(this.#connection);
     }
     return { untold: this.#untold, errors: this.#errors };
   }
@@ -102,8 +146,9 @@ class Delivery {
 
   /** A transaction with this group's recipients and no other; the positions that Dovecot accepts. */
   async #begin({ positions }: Group): Promise<readonly number[]> {
-    const { recipients, pool, sender } = this.#input;
-    if (this.#opened && positions.length === recipients.length && this.#connection?.usable) {
+    const pool = this.#pool;
+    const { sender } = this.#input;
+    if (this.#opened && positions.length === this.#own && this.#connection?.usable) {
       this.#opened = false;
       this.#connection.setPatience(this.#patience());
       return positions;
@@ -123,16 +168,18 @@ class Delivery {
     this.#connection = connection;
     connection.setPatience(this.#patience());
     if (!isPositive(reply)) {
-      for (const position of positions) this.#refuse(position, reply);
+      for (const position of positions) await this.#refuse(position, reply);
       return [];
     }
     const answers = await Promise.all(more);
-    return positions.filter((position, i) => {
+    const accepted: number[] = [];
+    for (const [i, position] of positions.entries()) {
       const answer = answers[i];
-      if (answer === undefined || isPositive(answer)) return answer !== undefined;
-      this.#refuse(position, answer);
-      return false;
-    });
+      if (answer === undefined) throw new UpstreamError('protocol', 'RCPT without an answer');
+      if (isPositive(answer)) accepted.push(position);
+      else await this.#refuse(position, answer);
+    }
+    return accepted;
   }
 
   #recipient(position: number): PathCommand {
@@ -147,7 +194,7 @@ class Delivery {
     const go = await connection.command('DATA');
     if (go.code !== 354) {
       if (isPositive(go)) throw surprise('DATA', go);
-      for (const position of accepted) this.#refuse(position, go);
+      for (const position of accepted) await this.#refuse(position, go);
       return;
     }
     await this.#send(connection, group.content);
@@ -166,7 +213,7 @@ class Delivery {
       for (const { position, reply } of replies) {
         const answer = await reply;
         if (answer.code >= 300 && answer.code < 400) throw surprise('the message', answer);
-        const told = this.#input.statuses.settle(position, relayed(answer));
+        const told = this.#input.statuses.settle(position, await this.#reply(position, answer));
         // When it was not told, the client had its answer before: this process is to end now.
         if (told || !isPositive(answer)) open.delete(position);
       }
@@ -191,9 +238,13 @@ class Delivery {
   }
 
   /** A refusal of one recipient before the message was sent. */
-  #refuse(position: number, reply: UpstreamReply): void {
+  async #refuse(position: number, reply: UpstreamReply): Promise<void> {
     if (reply.code < 400) throw surprise('a command', reply);
-    this.#input.statuses.settle(position, relayed(reply));
+    this.#input.statuses.settle(position, await this.#reply(position, reply));
+  }
+
+  async #reply(position: number, reply: UpstreamReply): Promise<string> {
+    return relayed(isFull(reply) ? await this.#input.fullReply(position, reply) : reply);
   }
 
   #fill({ positions }: Group, reply: string): void {
@@ -202,8 +253,7 @@ class Delivery {
   }
 
   #patience(): number {
-    const { pool, remaining } = this.#input;
-    return Math.max(1, Math.min(pool.options.timeoutMs, remaining()));
+    return Math.max(1, Math.min(this.#pool.options.timeoutMs, this.#input.remaining()));
   }
 }
 

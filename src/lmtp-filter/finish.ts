@@ -2,18 +2,23 @@ import { logText, replyLine } from '../mail/reply.ts';
 import type { Message } from '../mail/message.ts';
 import { applyEdits, type Edit } from '../verdict/edits.ts';
 import type { Verdict } from '../verdict/verdict.ts';
+import { backscatterKind, isBackscatter } from './backscatter.ts';
 import { deliver, DELIVERY_BUDGET_MS, type Content, type DeliveryReport, type Group } from './delivery.ts';
 import type { IntakeResult, Received } from './intake.ts';
+import { fullMailboxReply } from './full-mailbox.ts';
 import { gatherOutcomes, sentences, type Sentence } from './judge.ts';
+import { withoutLoops } from './loops.ts';
 import { resultOf } from './metrics.ts';
 import { originOf } from './origin.ts';
 import { isLooping } from './received.ts';
+import { keep, releaseOf } from './quarantine.ts';
 import { decisionsOf, logFields, severest, type Answered } from './record.ts';
+import { recordRefused } from './refused.ts';
 import { SAY, traced } from './render.ts';
 import { settleQuota } from './settle.ts';
 import { Statuses } from './statuses.ts';
 import type { Transaction, TransactionTools } from './transaction.ts';
-import { UpstreamError } from './upstream-connection.ts';
+import { UpstreamError } from './upstream-error.ts';
 
 export interface FinishInput {
   readonly transaction: Transaction;
@@ -56,6 +61,8 @@ function refuse({ transaction, intake, tools }: FinishInput, statuses: Statuses)
   const reply = refusalOf(intake);
   statuses.settleAll(reply);
   for (let i = 0; i < transaction.accepted.length; i++) tools.metrics.recipient(resultOf(reply, false));
+  const recipients = transaction.recipients.map(({ address }) => ({ recipient: address, reply }));
+  if (isBackscatter(reply)) void recordRefused(recipients, transaction, tools, 'message');
   const fields = { ...subject(transaction), to: transaction.accepted.length, reply };
   if (intake.kind === 'failed')
     tools.log.error({ ...fields, err: intake.error }, 'message could not be stored');
@@ -89,10 +96,11 @@ async function conclude(
   const origin = await originOf({ headers, forwarded, sender: reversePath, config, store, log });
   const envelope = transaction.envelope(origin.direction, origin.queueId);
   const message: Message = { envelope, headers, body, received: true };
-  const outcomes = await gatherOutcomes(message, origin, config, { checks, observe: metrics.outcome }, [
-    gone,
-    cut,
-  ]);
+  const released = await releaseOf(message, origin.trace, tools);
+  const outcomes =
+    released === null
+      ? await gatherOutcomes(message, origin, config, { checks, observe: metrics.outcome }, [gone, cut])
+      : [];
   const givenUp = (): string | null =>
     cut.aborted ? SAY.stoppingHere : gone.aborted ? SAY.clientLeft : null;
   if (givenUp() !== null) {
@@ -100,17 +108,36 @@ async function conclude(
     return;
   }
 
-  const judged = sentences(message, origin, outcomes, config);
+  const { recipient_delimiter: delimiter } = config.file.site;
+  const judged = await withoutLoops(
+    released === null
+      ? sentences(message, origin, outcomes, config)
+      : envelope.recipients.map(() => released),
+    message,
+    origin,
+    { store, delimiter, log },
+  );
   judged.forEach(({ verdict }, position) => {
     const reply = ownReply(verdict, origin.trace);
     if (reply !== null) statuses.settle(position, reply);
   });
+  await keep({ message, origin, judged, statuses, time }, tools);
   const report = await deliver(groupsOf(judged, received), {
-    pool: tools.pool,
     sender: transaction.sender,
     recipients: transaction.accepted,
     statuses,
-    connection: transaction.takeConnection(),
+    poolOf: (position) => transaction.poolOf(position),
+    connections: transaction.takeConnections(),
+    fullReply: (position, reply) =>
+      fullMailboxReply(
+        reply,
+        {
+          queueId: origin.queueId,
+          recipient: envelope.recipients[position]?.address.raw ?? '',
+          wait: config.file['lmtp-filter'].full_mailbox_wait,
+        },
+        { store, clock: checks.clock, log },
+      ),
     trace: origin.trace,
     remaining: () => DELIVERY_BUDGET_MS - (checks.clock.elapsed() - begun),
     givenUp,
@@ -121,7 +148,7 @@ async function conclude(
   for (const decision of decisionsOf(answered)) store.record(decision);
   account(answered, report, statuses, tools);
   // All replies are out.
-  void settleQuota(answered, checks, config.file.site.recipient_delimiter, log);
+  void settleQuota(answered, checks, delimiter, log);
 }
 
 /** What we say ourselves; null where Dovecot is asked. */
@@ -142,8 +169,8 @@ function ownReply(verdict: Verdict, trace: string): string | null {
 /** Recipients with equal edits share a transaction; the groups in the order of their first recipient, whose reply is due first. */
 function groupsOf(judged: readonly Sentence[], received: Received): Group[] {
   const positions = new Map<readonly Edit[], number[]>();
-  judged.forEach(({ edits }, position) => {
-    if (edits === null) return;
+  judged.forEach(({ edits, kept }, position) => {
+    if (edits === null || kept) return;
     const known = positions.get(edits);
     if (known === undefined) positions.set(edits, [position]);
     else known.push(position);
@@ -167,12 +194,14 @@ function account(
   metrics.message(origin.direction, severest(answered.sentences)?.kind ?? 'accept');
   metrics.scan(origin.milter === null ? 'here' : 'milter');
   let duplicates = report.untold.length;
-  answered.sentences.forEach(({ verdict, edits }, position) => {
+  answered.sentences.forEach(({ verdict, edits, kept }, position) => {
     const reply = replies[position] ?? '';
     const filed = verdict.kind === 'junk' || verdict.kind === 'quarantine' || verdict.tagged;
-    metrics.recipient(verdict.kind === 'discard' ? 'discarded' : resultOf(reply, filed));
+    const end = verdict.kind === 'discard' ? 'discarded' : kept ? 'quarantined' : resultOf(reply, filed);
+    metrics.recipient(kept && !reply.startsWith('2') ? resultOf(reply, false) : end);
+    if (isBackscatter(reply)) metrics.backscatter(backscatterKind(reply, edits === null || kept));
     // Delivered, and the client has left before it could be told.
-    if (edits !== null && reply.startsWith('2') && position >= statuses.reached) duplicates += 1;
+    if (edits !== null && !kept && reply.startsWith('2') && position >= statuses.reached) duplicates += 1;
   });
   const fields = logFields(answered);
   log.info(fields, 'message');

@@ -11,13 +11,15 @@ import type { Verdict } from '../verdict/verdict.ts';
 import type { Origin } from './origin.ts';
 
 /** Checks of what the SMTP client was allowed to send. They need its address, and are the milter's where that judged the message. */
-const AUTHENTICATION: ReadonlySet<string> = new Set(['spf', 'dkim', 'dmarc']);
+const AUTHENTICATION: ReadonlySet<string> = new Set(['spf', 'dkim', 'arc', 'dmarc']);
 
 /** What is to be done for one recipient. */
 export interface Sentence {
   readonly verdict: Verdict;
   /** Changes to the header section of what is forwarded; the same array for recipients who get the same. null: nothing is forwarded. */
   readonly edits: readonly Edit[] | null;
+  /** It goes to our own quarantine in place of Dovecot, with these edits. */
+  readonly kept: boolean;
 }
 
 export interface JudgeTools {
@@ -89,10 +91,11 @@ export function sentences(
     (outcome) =>
       outcome.kind === 'found' && outcome.findings.some(({ recipient }) => recipient !== undefined),
   );
+  const policy = origin.direction === 'in' ? config.policy : config.outgoingPolicy;
   const shared = new Map<Rules, Sentence>();
   const edits = new Map<string, readonly Edit[]>();
   return message.envelope.recipients.map(({ address }, index) => {
-    const rules = rulesFor(config.policy, address);
+    const rules = rulesFor(policy, address);
     const known = personal ? undefined : shared.get(rules);
     if (known !== undefined) return known;
     const verdict = decide(outcomes, rules, index);
@@ -100,7 +103,8 @@ export function sentences(
     const text = JSON.stringify(made);
     const same = edits.get(text);
     if (same === undefined && made !== null) edits.set(text, made);
-    const sentence = { verdict, edits: same ?? made };
+    const kept = verdict.kind === 'quarantine' && config.file.quarantine.where === 'folder';
+    const sentence = { verdict, edits: same ?? made, kept };
     shared.set(rules, sentence);
     return sentence;
   });
@@ -122,9 +126,7 @@ function editsFor(
     case 'accept':
     case 'junk':
     case 'quarantine': {
-      // There is no quarantine to put it in. Mail must not be lost for that, and must not look like any other either: it is delivered
-      // with every mark spam has, and `X-Postern-Verdict: quarantine` for Sieve to file it by.
-      const marked = verdict.kind === 'quarantine' ? { ...verdict, tagged: true } : verdict;
+      const marked = markedFor(verdict, file.quarantine.where);
       const { hostname } = file.site;
       return messageEdits({
         headers,
@@ -132,10 +134,21 @@ function editsFor(
         verdict: marked,
         rules,
         authservId,
+        otherAuthservIds: file.site.authserv_ids,
         hostname,
         trace,
         daemon: 'lmtp-filter',
       });
     }
   }
+}
+
+/**
+ * With a folder of our own, a quarantined message is kept as it is to be delivered once somebody releases it. Without one there is nowhere to put it: mail
+ * must not be lost for that, and must not look like any other either, so it is delivered with every mark spam has, and
+ * `X-Postern-Verdict: quarantine` for Sieve to file it by.
+ */
+function markedFor(verdict: Verdict, where: Config['file']['quarantine']['where']): Verdict {
+  if (verdict.kind !== 'quarantine') return verdict;
+  return where === 'folder' ? { ...verdict, kind: 'accept' } : { ...verdict, tagged: true };
 }

@@ -3,6 +3,8 @@ import { counter, gauge, histogram, outcomeObserver } from '../runtime/metrics.t
 import type { Registry } from '../runtime/telemetry.ts';
 import { VERDICT_KINDS, type VerdictKind } from '../verdict/verdict.ts';
 import type { OutcomeObserver } from '../checks/runner.ts';
+import { BACKSCATTER_KINDS, type BackscatterKind } from './backscatter.ts';
+import { UPSTREAM_FAILURES } from './upstream-error.ts';
 import type { UpstreamObserver } from './upstream.ts';
 
 /** What became of a message for one recipient. */
@@ -10,6 +12,7 @@ export const RESULTS = [
   'delivered',
   'spam_filed',
   'discarded',
+  'quarantined',
   'over_quota',
   'unknown',
   'tempfail',
@@ -18,7 +21,6 @@ export const RESULTS = [
 
 export type RecipientResult = (typeof RESULTS)[number];
 
-const FAILURES = ['connect', 'lost', 'timeout', 'protocol'] as const;
 /** Up to 600 s: what Postfix waits (lmtp_data_done_timeout). */
 const BUCKETS = [0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600];
 
@@ -31,6 +33,7 @@ export interface LmtpMetrics {
   message(direction: 'in' | 'out', verdict: VerdictKind): void;
   recipient(result: RecipientResult): void;
   possibleDuplicates(count: number): void;
+  backscatter(kind: BackscatterKind): void;
   /** Whose scan of the message was used. */
   scan(source: 'milter' | 'here'): void;
   afterDot(ms: number): void;
@@ -60,6 +63,11 @@ export function lmtpMetrics(registry: Registry): LmtpMetrics {
     name: 'postern_lmtp_possible_duplicates_total',
     help: 'Recipients that Postfix will try again although Dovecot may have the message: a connection was lost between dot and reply.',
   });
+  const backscatter = counter<'kind'>(registry, {
+    name: 'postern_lmtp_backscatter_total',
+    help: 'Recipients of mail that this site had accepted and then refused or, for a full mailbox, put off; "postern history --backscatter" lists them.',
+    labels: { kind: BACKSCATTER_KINDS },
+  });
   const scans = counter<'source'>(registry, {
     name: 'postern_lmtp_scans_total',
     help: "Messages by whose facts decided: the milter's, or those gathered here.",
@@ -74,14 +82,19 @@ export function lmtpMetrics(registry: Registry): LmtpMetrics {
     name: 'postern_lmtp_upstream_connections',
     help: 'Open connections to Dovecot.',
   });
+  const health = gauge<'upstream'>(registry, {
+    name: 'postern_lmtp_upstream_up',
+    help: 'Whether the last attempt to connect to this Dovecot worked; 1 before the first.',
+    labels: { upstream: [] },
+  });
   const connects = counter(registry, {
     name: 'postern_lmtp_upstream_connects_total',
     help: 'Connections to Dovecot that were opened.',
   });
   const failures = counter<'kind'>(registry, {
     name: 'postern_lmtp_upstream_failures_total',
-    help: 'Connections to Dovecot that could not be had, were lost, timed out or answered nonsense.',
-    labels: { kind: FAILURES },
+    help: 'Connections to Dovecot that could not be had or not be encrypted, were lost, timed out or answered nonsense.',
+    labels: { kind: UPSTREAM_FAILURES },
   });
   const outcome = outcomeObserver(
     registry,
@@ -91,13 +104,16 @@ export function lmtpMetrics(registry: Registry): LmtpMetrics {
     upstream: {
       connected: () => connects.inc(),
       failed: (error) => failures.inc({ kind: error.failure }),
-      open: (count) => connections.set(count),
+      open: (change) => connections.inc(change),
+      health: (upstream, up) => health.set({ upstream }, up ? 1 : 0),
+      forget: (upstream) => health.remove({ upstream }),
     },
     sessions: (change) => sessions.inc(change),
     refusedConnection: () => refused.inc(),
     message: (direction, verdict) => messages.inc({ direction, verdict }),
     recipient: (result) => recipients.inc({ result }),
     possibleDuplicates: (count) => duplicates.inc(count),
+    backscatter: (kind) => backscatter.inc({ kind }),
     scan: (source) => scans.inc({ source }),
     afterDot: (ms) => afterDot.observe(ms / 1000),
     outcome,

@@ -53,7 +53,10 @@ export async function originOf(input: OriginInput): Promise<Origin> {
 }
 
 /** Mail is outgoing, and not judged as mail from outside, when it is our users': sent here, from an own network, or by a login. */
-function directionOf({ forwarded, config }: OriginInput, authenticated: boolean): Direction {
+export function directionOf(
+  { forwarded, config }: Pick<OriginInput, 'forwarded' | 'config'>,
+  authenticated: boolean,
+): Direction {
   const { client, source, queueId } = forwarded;
   // XFORWARD's SOURCE is Postfix's header rewriting context: it may be LOCAL for a client outside (XCLIENT, or a wide
   // local_header_rewrite_clients), so that it says something only of mail that no client brought.
@@ -84,8 +87,8 @@ async function keptFacts(
 }
 
 /** Mail does not stop for the record. */
-async function joinTrace(
-  { forwarded, sender, store, log }: OriginInput,
+export async function joinTrace(
+  { forwarded, sender, store, log }: Pick<OriginInput, 'forwarded' | 'sender' | 'store' | 'log'>,
   queueId: string | null,
 ): Promise<TraceId> {
   const fresh = newTraceId();

@@ -2,12 +2,13 @@ import { printable } from '../mail/reply.ts';
 import { COMMAND_LIMIT } from './wire.ts';
 import type { Problem } from './command.ts';
 import { REPLY_LINE_LIMIT, type UpstreamReply } from './reply-decoder.ts';
-import type { UpstreamError } from './upstream-connection.ts';
+import type { UpstreamError } from './upstream-error.ts';
 import { XFORWARD_ATTRIBUTES } from './xforward.ts';
 
 /** Our own words, one line each. RFC 5321 §4.2, RFC 3463, RFC 2033. */
 export const SAY = {
   ok: '250 2.0.0 OK',
+  sender: '250 2.1.0 OK',
   bye: '221 2.0.0 Bye',
   go: '354 End data with <CR><LF>.<CR><LF>',
   cannotVerify: '252 2.5.2 Cannot VRFY user, but will take a message for it',
@@ -30,6 +31,7 @@ export const SAY = {
   tooManyRecipients: '452 4.5.3 Too many recipients',
   looping: '554 5.4.6 Too many hops, this message seems to go in a circle',
   noSpool: '452 4.3.1 The message could not be stored, please try again later',
+  nowhere: '451 4.3.0 It is not known now where this mailbox is, please try again later',
   internal: '451 4.3.0 Internal error, please try again later',
   stopping: '421 4.3.2 Service is being restarted, please try again',
   stoppingHere: '451 4.3.2 Service is being restarted, please try again',
@@ -37,8 +39,12 @@ export const SAY = {
   full: '421 4.3.2 Too many connections, please try again later',
   idle: '421 4.4.2 Nothing was heard for too long',
   tooManyErrors: '421 4.7.0 Too many commands that are not understood',
+  quarantined: '250 2.0.0 Message is in the quarantine as',
+  notQuarantined: '451 4.3.0 The message could not be put into the quarantine, please try again later',
   discarded: '250 2.0.0 Message discarded by the rules of this site',
   unavailable: '451 4.4.1 The mail store cannot be reached, please try again later',
+  // RFC 3463 §3.8: X.7.5, cryptographic failure
+  unproven: '451 4.7.5 The mail store could not prove who it is, please try again later',
   lost: '451 4.4.2 The connection to the mail store was lost, please try again later',
   slow: '451 4.4.2 The mail store did not answer in time, please try again later',
   nonsense: '451 4.3.0 The mail store answered what was not understood, please try again later',
@@ -99,6 +105,8 @@ export function upstreamFailure(error: UpstreamError): string {
   switch (error.failure) {
     case 'connect':
       return SAY.unavailable;
+    case 'tls':
+      return SAY.unproven;
     case 'lost':
       return SAY.lost;
     case 'timeout':

@@ -35,6 +35,11 @@ export class ReplyDecoder {
   #code: number | null = null;
   #lines: string[] = [];
 
+  /** Whether something came that is no whole reply yet. */
+  get pending(): boolean {
+    return this.#held.length > 0 || this.#code !== null;
+  }
+
   /** @throws {ReplyError} */
   push(piece: Buffer): UpstreamReply[] {
     const replies: UpstreamReply[] = [];

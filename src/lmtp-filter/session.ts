@@ -6,6 +6,7 @@ import type { PathCommand } from './envelope-lines.ts';
 import { finish } from './finish.ts';
 import { Intake } from './intake.ts';
 import { greeting, lhloReply, problem, SAY } from './render.ts';
+import { recordRefused } from './refused.ts';
 import { Transaction, type TransactionTools } from './transaction.ts';
 import { LmtpDecoder, type Input } from './wire.ts';
 import { forward, NOTHING_FORWARDED, type Forwarded } from './xforward.ts';
@@ -139,7 +140,7 @@ export class Session {
         break;
       case 'DATA':
         if (this.#transaction === null) this.#say(SAY.mailFirst);
-        else this.#say(this.#transaction.accepted.length === 0 ? SAY.noRecipients : SAY.go);
+        else this.#data(this.#transaction);
         break;
       case 'RSET':
         await this.#abandon();
@@ -162,6 +163,11 @@ export class Session {
     await this.#transaction.mail(this.#rcptsHere(), (reply) => this.#say(reply));
   }
 
+  #data(transaction: Transaction): void {
+    void recordRefused(transaction.takeRefused(), transaction, this.#tools, 'rcpt');
+    this.#say(transaction.accepted.length === 0 ? SAY.noRecipients : SAY.go);
+  }
+
   /** The RCPTs that have come already: Dovecot is asked about all of them at once. */
   #rcptsHere(): PathCommand[] {
     const commands: PathCommand[] = [];
@@ -178,8 +184,8 @@ export class Session {
   async #lhlo(): Promise<string> {
     await this.#abandon();
     this.#introduced = true;
-    const { pool, config } = this.#tools;
-    const capabilities = await pool.capabilities();
+    const { upstreams, config } = this.#tools;
+    const capabilities = await upstreams.capabilities();
     // Not announced, Postfix bounces such mail for good: where Dovecot can't be asked, MAIL will be deferred instead.
     const smtputf8 = capabilities === null || capabilities.has('SMTPUTF8');
     return lhloReply(this.#name, config.file['lmtp-filter'].max_message_size, smtputf8);

@@ -8,7 +8,7 @@ import type { Answered } from './record.ts';
  * How long room stays held after a delivery: Dovecot's quota_clone writes up to 10 s after a change (QUOTA_CLONE_FLUSH_DELAY_MSECS), and what
  * doveadm told is used for 5 s.
  */
-const LINGER_MS = 15_000;
+export const LINGER_MS = 15_000;
 
 const DEADLINE_MS = 2000;
 

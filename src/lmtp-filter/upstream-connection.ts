@@ -1,28 +1,10 @@
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 
 import type { SocketAddress } from '../config/values.ts';
 import { printable } from '../mail/reply.ts';
 import { ReplyDecoder, ReplyError, type UpstreamReply } from './reply-decoder.ts';
-
-export type UpstreamFailure =
-  /** No connection could be had. */
-  | 'connect'
-  /** The connection ended. */
-  | 'lost'
-  | 'timeout'
-  /** What came is not what LMTP has there. */
-  | 'protocol';
-
-/** The LMTP server is not there, went away, was silent for too long, or answered what can't be trusted. */
-export class UpstreamError extends Error {
-  readonly failure: UpstreamFailure;
-
-  constructor(failure: UpstreamFailure, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.name = 'UpstreamError';
-    this.failure = failure;
-  }
-}
+import { dial, secure, type UpstreamTls } from './upstream-dial.ts';
+import { UpstreamError } from './upstream-error.ts';
 
 export interface UpstreamOptions {
   readonly address: SocketAddress;
@@ -30,6 +12,8 @@ export interface UpstreamOptions {
   readonly timeoutMs: number;
   /** Our name in LHLO. */
   readonly hostname: string;
+  /** null: the connection is not encrypted. */
+  readonly tls: UpstreamTls | null;
 }
 
 /** How long a connection that was told QUIT may stay. */
@@ -45,7 +29,7 @@ interface Waiting {
  * is awaited is rejected, and nothing of it is taken for an answer.
  */
 export class UpstreamConnection {
-  readonly #socket: Socket;
+  #socket: Socket;
   readonly #decoder = new ReplyDecoder();
   readonly #waiting: Waiting[] = [];
   #patience: number;
@@ -58,7 +42,12 @@ export class UpstreamConnection {
   private constructor(socket: Socket, timeoutMs: number) {
     this.#socket = socket;
     this.#patience = timeoutMs;
+    // Three small replies in a row would wait for a delayed ACK each.
     socket.setNoDelay(true);
+    this.#listen(socket);
+  }
+
+  #listen(socket: Socket): void {
     socket.on('data', (piece) => this.#receive(piece));
     socket.on('drain', () => this.#drained?.resolve());
     socket.on('error', (error) =>
@@ -73,9 +62,10 @@ export class UpstreamConnection {
    * `signal` ends that, and nothing later. @throws {UpstreamError}
    */
   static async open(options: UpstreamOptions, signal: AbortSignal): Promise<UpstreamConnection> {
+    const { address, timeoutMs, hostname, tls } = options;
     const begun = performance.now();
-    const left = (): number => Math.max(1, options.timeoutMs - (performance.now() - begun));
-    const socket = await connected(options, signal);
+    const left = (): number => Math.max(1, timeoutMs - (performance.now() - begun));
+    const socket = await dial(address, timeoutMs, signal);
     const connection = new UpstreamConnection(socket, left());
     const giveUp = (): void => connection.destroy();
     signal.addEventListener('abort', giveUp);
@@ -83,13 +73,14 @@ export class UpstreamConnection {
       const greeting = await connection.expect();
       if (greeting.code !== 220) throw unwilling('greeting', greeting);
       connection.setPatience(left());
-      const lhlo = await connection.command(`LHLO ${options.hostname}`);
-      if (lhlo.code !== 250) throw unwilling('LHLO', lhlo);
-      // The first line is the server's name. RFC 5321 §4.1.1.1; keywords in any case, §2.4.
-      connection.#capabilities = new Set(
-        lhlo.lines.slice(1).map((line) => (line.split(' ')[0] ?? '').toUpperCase()),
-      );
-      connection.setPatience(options.timeoutMs);
+      await connection.#introduce(hostname);
+      if (tls !== null) {
+        connection.setPatience(left());
+        await connection.#startTls(address, tls, left, signal);
+        // RFC 3207 §4.2: what was said before counts for nothing.
+        await connection.#introduce(hostname);
+      }
+      connection.setPatience(timeoutMs);
       return connection;
     } catch (error) {
       connection.destroy();
@@ -97,6 +88,32 @@ export class UpstreamConnection {
     } finally {
       signal.removeEventListener('abort', giveUp);
     }
+  }
+
+  async #introduce(hostname: string): Promise<void> {
+    const lhlo = await this.command(`LHLO ${hostname}`);
+    if (lhlo.code !== 250) throw unwilling('LHLO', lhlo);
+    // The first line is the server's name. RFC 5321 §4.1.1.1; keywords in any case, §2.4.
+    this.#capabilities = new Set(
+      lhlo.lines.slice(1).map((line) => (line.split(' ')[0] ?? '').toUpperCase()),
+    );
+  }
+
+  async #startTls(
+    address: SocketAddress,
+    tls: UpstreamTls,
+    left: () => number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    if (!this.#capabilities.has('STARTTLS')) throw new UpstreamError('tls', 'the server does not offer STARTTLS');
+    const reply = await this.command('STARTTLS');
+    if (reply.code !== 220) throw unwilling('STARTTLS', reply, 'tls');
+    // What came in the clear behind the reply is not the server's word (RFC 3207 §6).
+    if (this.#decoder.pending) throw new UpstreamError('tls', 'the server went on in the clear after STARTTLS');
+    const plain = this.#socket;
+    plain.removeAllListeners('data').removeAllListeners('drain');
+    this.#socket = await secure(plain, address, tls, left(), signal);
+    this.#listen(this.#socket);
   }
 
   /** Keywords of the reply to LHLO, in upper case. */
@@ -267,34 +284,7 @@ export class UpstreamConnection {
   }
 }
 
-function unwilling(step: string, reply: UpstreamReply): UpstreamError {
+function unwilling(step: string, reply: UpstreamReply, failure: 'protocol' | 'tls' = 'protocol'): UpstreamError {
   const text = printable(reply.lines[0] ?? '', 200);
-  return new UpstreamError('protocol', `${step} answered with ${reply.code} ${text}`);
-}
-
-function connected({ address, timeoutMs }: UpstreamOptions, signal: AbortSignal): Promise<Socket> {
-  const target =
-    address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port };
-  const socket = connect(target);
-  return new Promise((resolve, reject) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', giveUp);
-    };
-    const fail = (error: Error): void => {
-      done();
-      socket.destroy();
-      reject(new UpstreamError('connect', error.message, { cause: error }));
-    };
-    const giveUp = (): void => fail(new Error('given up'));
-    const timer = setTimeout(() => fail(new Error(`no connection within ${timeoutMs} ms`)), timeoutMs);
-    signal.addEventListener('abort', giveUp);
-    socket.on('error', fail); // stays when it failed: a second error must have a listener too
-    socket.once('connect', () => {
-      done();
-      socket.off('error', fail);
-      resolve(socket);
-    });
-    if (signal.aborted) giveUp();
-  });
+  return new UpstreamError(failure, `${step} answered with ${reply.code} ${text}`);
 }

@@ -1,4 +1,6 @@
-import { UpstreamConnection, UpstreamError, type UpstreamOptions } from './upstream-connection.ts';
+import { formatSocketAddress } from '../config/values.ts';
+import { UpstreamConnection, type UpstreamOptions } from './upstream-connection.ts';
+import { UpstreamError } from './upstream-error.ts';
 import type { UpstreamReply } from './reply-decoder.ts';
 
 /** Dovecot closes at 5 minutes; a connection it is about to close is no good. */
@@ -9,8 +11,11 @@ export const IDLE_CONNECTIONS = 20;
 export interface UpstreamObserver {
   connected(): void;
   failed(error: UpstreamError): void;
-  /** How many are open. */
-  open(count: number): void;
+  open(change: 1 | -1): void;
+  /** Whether the last attempt to connect worked. */
+  health(upstream: string, up: boolean): void;
+  /** Nothing connects there any more. */
+  forget(upstream: string): void;
 }
 
 /** An upstream transaction that MAIL was sent for. */
@@ -32,6 +37,8 @@ interface Idle {
 
 /** Connections to one LMTP server, used one transaction after the other. */
 export class UpstreamPool {
+  /** The server's address, as it is written in the configuration. */
+  readonly name: string;
   readonly #options: UpstreamOptions;
   readonly #observe: UpstreamObserver;
   /** The last one was used last: the ones not needed grow old at the front. */
@@ -39,11 +46,17 @@ export class UpstreamPool {
   readonly #open = new Set<UpstreamConnection>();
   #capabilities: ReadonlySet<string> | null = null;
   readonly #abort = new AbortController();
+  /** The last attempt to connect failed. */
+  #down = false;
+  /** The attempt that is to show whether it is there again. */
+  #probe: Promise<UpstreamConnection> | null = null;
   #closed = false;
 
   constructor(options: UpstreamOptions, observe: UpstreamObserver) {
     this.#options = options;
     this.#observe = observe;
+    this.name = formatSocketAddress(options.address);
+    observe.health(this.name, true);
   }
 
   get options(): UpstreamOptions {
@@ -136,19 +149,46 @@ export class UpstreamPool {
     return idle.connection;
   }
 
-  async #connect(): Promise<UpstreamConnection> {
-    const connection = await UpstreamConnection.open(this.#options, this.#abort.signal);
+  /**
+   * A new connection. While the server is not to be had, one attempt at a time is made, and whoever comes meanwhile waits for what
+   * comes of it: a server that lets everybody wait does not gather connections, and one that is back has its mail at once.
+   */
+  #connect(): Promise<UpstreamConnection> {
+    if (!this.#down) return this.#dial();
+    if (this.#probe !== null) return this.#probe.then(() => this.#dial());
+    const probe = this.#dial();
+    this.#probe = probe;
+    const over = (): void => {
+      this.#probe = null;
+    };
+    probe.then(over, over);
+    return probe;
+  }
+
+  async #dial(): Promise<UpstreamConnection> {
+    let connection: UpstreamConnection;
+    try {
+      connection = await UpstreamConnection.open(this.#options, this.#abort.signal);
+    } catch (error) {
+      this.#tell(false);
+      throw error;
+    }
+    this.#tell(true);
     this.#capabilities = connection.capabilities;
     this.#open.add(connection);
     this.#observe.connected();
-    this.#observe.open(this.#open.size);
+    this.#observe.open(1);
     connection.onEnd(() => this.#ended(connection));
     return connection;
   }
 
+  #tell(up: boolean): void {
+    this.#down = !up;
+    if (!this.#closed) this.#observe.health(this.name, up);
+  }
+
   #ended(connection: UpstreamConnection): void {
-    this.#open.delete(connection);
-    this.#observe.open(this.#open.size);
+    if (this.#open.delete(connection)) this.#observe.open(-1);
     const index = this.#idle.findIndex((idle) => idle.connection === connection);
     if (index === -1) return;
     clearTimeout(this.#idle[index]?.timer);

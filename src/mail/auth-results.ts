@@ -38,15 +38,22 @@ export function authservIdOf(value: string): string | null {
 }
 
 /**
- * Whether an Authentication-Results value passes for one of `authservId`'s: by the grammar, or to a reader that is less strict
- * than the grammar. What can't be read at all counts too. RFC 8601 §5 has these removed on entry, and lets a site remove more.
+ * Whether an Authentication-Results value passes for one of those that bear one of these names: by the grammar, or to a reader that is less
+ * strict than the grammar. What can't be read at all counts too. RFC 8601 §5 has these removed on entry, and lets a site remove more.
  */
-export function claimsAuthservId(value: string, authservId: string): boolean {
-  const ours = authservId.toLowerCase();
+export function claimsAuthservId(value: string, authservIds: readonly string[]): boolean {
   const id = authservIdOf(value);
-  if (id === null || id === ours) return true;
+  if (id === null) return true;
   const end = value.indexOf(';');
   const head = ` ${(end === -1 ? value : value.slice(0, end)).toLowerCase()} `;
+  return authservIds.some((own) => {
+    const ours = own.toLowerCase();
+    return id === ours || names(head, ours);
+  });
+}
+
+/** Whether `ours` stands in the text as a name of its own. */
+function names(head: string, ours: string): boolean {
   for (let at = head.indexOf(ours); at !== -1; at = head.indexOf(ours, at + 1)) {
     // `mx.example.org`, `mx.example.org.`, `mx.example.org/1`, `"mx.example.org` but not `amx.example.org` or `mx.example.org.uk`.
     const rest = head.slice(at + ours.length, at + ours.length + 2);

@@ -1,16 +1,22 @@
-import { pathText } from '../mail/address.ts';
+import { lowerAscii, pathText } from '../mail/address.ts';
 import { sessionKey, type Envelope } from '../mail/envelope.ts';
+import type { Config } from '../config/config.ts';
 import type { HeaderList } from '../mail/header.ts';
+import type { Body } from '../mail/message.ts';
+import type { Rewriting } from '../mail/spam-scan.ts';
 import type { TraceId } from '../ports/store.ts';
 import { withinDeadline } from '../runtime/deadline.ts';
 import { newTraceId } from '../runtime/trace-id.ts';
+import { copiesFor } from '../verdict/copies.ts';
 import { decide, mildest } from '../verdict/decide.ts';
 import { applyEdits, insert, messageEdits, type Edit } from '../verdict/edits.ts';
 import type { Outcome } from '../verdict/finding.ts';
-import { rulesFor, type Policy, type Rules } from '../verdict/rules.ts';
+import { rulesFor, type Rules } from '../verdict/rules.ts';
+import { withoutRewriting, wrapperFor } from '../verdict/spam-wrapper.ts';
 import type { Verdict } from '../verdict/verdict.ts';
 import { INTERNAL, refusalVerdict } from './refusal.ts';
-import { renderVerdict, type Rendered } from './render.ts';
+import { keep, keepsOwn } from './quarantine.ts';
+import { renderKept, renderVerdict, type Copies, type Rendered } from './render.ts';
 import type { MessageContext, Transaction } from './transaction.ts';
 
 /** How long the store may take for one answer: mail does not stop for the record. */
@@ -38,21 +44,66 @@ export async function conclude(
   ]);
   if (transaction.gone) return null;
   const { headers } = transaction;
-  const judged = transaction.refusal === null ? judge(outcomes, envelope, context.config.policy) : null;
+  const judged = transaction.refusal === null ? judge(outcomes, envelope, context.config) : null;
   let edits: readonly Edit[] = [];
+  const wrapper = judged === null ? null : wrapperFor(outcomes, judged.verdict);
+  const lasting = withoutRewriting(outcomes);
   if (judged !== null && goesOn(judged.verdict)) {
     const [ready] = await Promise.all([
-      prepare(transaction, { ...judged, headers, outcomes, trace }, context),
-      keepFacts(outcomes, trace, envelope, context),
+      prepare(transaction, { ...judged, headers, outcomes, trace, wrapper }, context),
+      keepFacts(lasting, trace, envelope, context),
     ]);
     edits = ready;
     if (transaction.gone) return null;
   }
-  // Looked at again: signing may have failed.
+  const kept =
+    judged?.verdict.kind === 'quarantine' && keepsOwn(context.config) && transaction.refusal === null
+      ? await keep(
+          transaction,
+          { envelope, verdict: judged.verdict, trace, edits, body: bodyOf(transaction, wrapper) },
+          context,
+        )
+      : null;
+  if (transaction.gone) return null;
+  // Looked at again: signing may have failed, or the quarantine.
   const { refusal } = transaction;
   const verdict = judged === null || refusal !== null ? refusalVerdict(refusal ?? INTERNAL) : judged.verdict;
-  const rendered = renderVerdict(verdict, trace, headers, edits, context.terms.leadingSpace);
-  return { envelope, headers, trace, outcomes, verdict, rendered };
+  const copies = copiesOf(judged, outcomes, envelope, context);
+  const rendered =
+    kept === null
+      ? renderVerdict(
+          verdict,
+          trace,
+          headers,
+          edits,
+          context.terms.leadingSpace,
+          wrapper?.body ?? null,
+          copies,
+        )
+      : renderKept(kept);
+  return { envelope, headers, trace, outcomes: lasting, verdict, rendered };
+}
+
+/** Who gets a copy, of those that do not get the message anyway. */
+function copiesOf(
+  judged: { readonly verdict: Verdict; readonly rules: Rules } | null,
+  outcomes: readonly Outcome[],
+  { recipients }: Envelope,
+  { terms }: MessageContext,
+): Copies {
+  const wanted = judged === null ? [] : copiesFor(outcomes, judged.rules);
+  const there = new Set(wanted.length === 0 ? [] : recipients.map(({ address }) => lowerAscii(address.raw)));
+  return {
+    addresses: wanted.filter((address) => !there.has(lowerAscii(address))),
+    parameters: terms.recipientParameters,
+  };
+}
+
+/** The body as it is to leave. */
+function bodyOf({ keptBody }: Transaction, wrapper: Rewriting | null): Body {
+  if (wrapper === null) return keptBody;
+  const octets = Buffer.from(wrapper.body, 'latin1');
+  return { size: octets.length, chunks: () => [octets] };
 }
 
 /** Whether the message is delivered in some way, now or when somebody releases it. */
@@ -88,9 +139,10 @@ async function settle(
 /** One verdict serves all recipients: the mildest, with the rules that it rests on. */
 function judge(
   outcomes: readonly Outcome[],
-  { recipients }: Envelope,
-  policy: Policy,
+  { recipients, direction }: Envelope,
+  config: Config,
 ): { verdict: Verdict; rules: Rules } {
+  const policy = direction === 'in' ? config.policy : config.outgoingPolicy;
   if (recipients.length === 0 || (policy.overrides.size === 0 && !concernsSingles(outcomes))) {
     return { verdict: decide(outcomes, policy.site), rules: policy.site };
   }
@@ -113,27 +165,36 @@ interface Judged {
   readonly verdict: Verdict;
   readonly rules: Rules;
   readonly trace: TraceId;
+  readonly wrapper: Rewriting | null;
 }
 
 /** All edits of a message that goes on. The signature is made last, of what will really leave: the header section with all edits. */
 async function prepare(
   transaction: Transaction,
   judged: Judged,
-  { config, checks, metrics }: MessageContext,
+  { config, checks }: MessageContext,
 ): Promise<readonly Edit[]> {
   const { authservId, file } = config;
-  const edits = messageEdits({ ...judged, authservId, hostname: file.site.hostname, daemon: 'milter' });
-  const { signer } = transaction;
-  if (signer === null) return edits;
+  const edits = messageEdits({
+    ...judged,
+    authservId,
+    otherAuthservIds: file.site.authserv_ids,
+    hostname: file.site.hostname,
+    daemon: 'milter',
+  });
+  const { finisher } = transaction;
+  if (finisher === null) return edits;
   try {
-    const time = Math.floor(checks.clock.now() / 1000);
-    const signatures = await signer.sign(applyEdits(judged.headers, edits), time);
-    if (signatures.length === 0) throw new Error('the signer made no signature');
-    metrics.signature('signed');
-    return [...edits, ...signatures.map(insert)];
+    const fields = await finisher.finish({
+      headers: applyEdits(judged.headers, edits),
+      newBody: judged.wrapper?.body ?? null,
+      outcomes: judged.outcomes,
+      timeSeconds: Math.floor(checks.clock.now() / 1000),
+    });
+    return [...edits, ...fields.map(insert)];
   } catch (error) {
-    transaction.failSigning(error);
-    return [];
+    transaction.failFinish(error);
+    return edits;
   }
 }
 

@@ -1,5 +1,7 @@
 import type { Config } from '../config/config.ts';
 import type { CheckTools } from '../checks/check.ts';
+import type { SigningKeys } from '../ports/signing-keys.ts';
+import type { Quarantine } from '../ports/quarantine.ts';
 import type { Store } from '../ports/store.ts';
 import type { Daemon } from '../runtime/daemon.ts';
 import type { Listener } from '../runtime/listener.ts';
@@ -11,11 +13,13 @@ import { Session } from './session.ts';
 export interface MilterTools extends Telemetry {
   readonly store: Store;
   readonly checks: CheckTools;
+  readonly quarantine: Quarantine;
+  readonly keys: SigningKeys;
 }
 
 /** Filters and signs mail for Postfix (or any MTA that speaks the milter protocol) on the connections of `listener`. */
 export function milter(listener: Listener, config: Config, tools: MilterTools): Daemon<Config> {
-  const { log, store, checks } = tools;
+  const { log, store, checks, keys, quarantine } = tools;
   const metrics = milterMetrics(tools.registry);
   const connections = new Set<Connection>();
   let current = config;
@@ -23,7 +27,7 @@ export function milter(listener: Listener, config: Config, tools: MilterTools): 
 
   listener.serve(
     (socket) => {
-      const session = new Session(current, { checks, store, log, metrics });
+      const session = new Session(current, { checks, keys, quarantine, store, log, metrics });
       const connection = new Connection(socket, session, { log, metrics });
       connections.add(connection);
       metrics.sessions(1);

@@ -1,15 +1,24 @@
-import { createHash, sign as signWithCallback } from 'node:crypto';
-import { promisify } from 'node:util';
-
-import type { Signing, SigningKey } from '../config/config.ts';
-import { BodyCanonicalizer } from '../mail/dkim-body.ts';
+import type { Canonicalization } from '../mail/dkim-body.ts';
+import { canonicalField, Folder, signedHeaderData, signedNames } from '../mail/dkim-header.ts';
 import type { HeaderField, HeaderList } from '../mail/header.ts';
-import { canonicalField, Folder, signedHeaderData, signedNames } from './dkim-header.ts';
+import { breakLines } from '../mail/line-breaker.ts';
+import type { SigningKey } from '../ports/signing-keys.ts';
+import { BodyHash } from './body-hash.ts';
+import { signature } from './signature.ts';
 
 const FIELD = 'DKIM-Signature';
 
-// The form with a callback: it works on another thread, so that the loop does not wait for RSA.
-const signAside = promisify(signWithCallback);
+/** How a signature is made, whatever the key. */
+export interface SignatureForm {
+  readonly headerCanonicalization: Canonicalization;
+  readonly bodyCanonicalization: Canonicalization;
+  /** Fields listed once more than they occur. */
+  readonly oversign: readonly string[];
+  /** Seconds; null: no x=. */
+  readonly expire: number | null;
+  /** Where the MTA will break long lines; 0: nowhere. */
+  readonly lineLimit: number;
+}
 
 /**
  * Signs one message. RFC 6376 §5, RFC 8301, RFC 8463.
@@ -18,40 +27,32 @@ const signAside = promisify(signWithCallback);
  * leave: signing is the last thing done to a message.
  */
 export class DkimSigner {
-  readonly #signing: Signing;
-  readonly #keys: readonly SigningKey[];
-  readonly #hash = createHash('sha256');
-  readonly #body: BodyCanonicalizer;
-  #bodyHash: string | null = null;
+  readonly #form: SignatureForm;
+  readonly #hash: BodyHash;
 
-  constructor(signing: Signing, keys: readonly SigningKey[]) {
-    this.#signing = signing;
-    this.#keys = keys;
-    this.#body = new BodyCanonicalizer(signing.bodyCanonicalization, (bytes) => {
-      this.#hash.update(bytes);
-    });
+  constructor(form: SignatureForm) {
+    this.#form = form;
+    this.#hash = new BodyHash(form.bodyCanonicalization, form.lineLimit);
   }
 
   /** The next octets of the body. Keeps nothing of the chunk. */
   body(chunk: Uint8Array): void {
-    if (this.#bodyHash !== null) throw new Error('the body has ended');
-    this.#body.write(chunk);
+    this.#hash.write(chunk);
   }
 
   /** One field for each key, in the order of the keys. Ends the body; may be asked again with other header sections. */
-  async sign(headers: HeaderList, timeSeconds: number): Promise<readonly HeaderField[]> {
-    const bodyHash = this.#endBody();
-    const names = signedNames(headers, this.#signing.oversign);
-    const data = signedHeaderData(headers, names, this.#signing.headerCanonicalization);
+  async sign(
+    keys: readonly SigningKey[],
+    headers: HeaderList,
+    timeSeconds: number,
+  ): Promise<readonly HeaderField[]> {
+    const bodyHash = this.#hash.digest();
+    const { oversign, headerCanonicalization, lineLimit } = this.#form;
+    const names = signedNames(headers, oversign);
+    const sent = lineLimit === 0 ? headers : breakLines(headers, lineLimit);
+    const data = signedHeaderData(sent, names, headerCanonicalization);
     const time = Math.floor(timeSeconds);
-    return Promise.all(this.#keys.map((key) => this.#field(key, bodyHash, names, data, time)));
-  }
-
-  #endBody(): string {
-    if (this.#bodyHash !== null) return this.#bodyHash;
-    this.#body.end();
-    this.#bodyHash = this.#hash.digest('base64');
-    return this.#bodyHash;
+    return Promise.all(keys.map((key) => this.#field(key, bodyHash, names, data, time)));
   }
 
   async #field(
@@ -61,7 +62,7 @@ export class DkimSigner {
     data: string,
     time: number,
   ): Promise<HeaderField> {
-    const { headerCanonicalization, bodyCanonicalization, expire } = this.#signing;
+    const { headerCanonicalization, bodyCanonicalization, expire } = this.#form;
     // RFC 6376 §3.5. i= is left out, it is @d then; l= is never given: whatever came after that length would look signed (§8.2).
     const value = new Folder(FIELD.length + 1);
     value.add('v=1;', ' ');
@@ -71,26 +72,21 @@ export class DkimSigner {
     value.add(`s=${key.selector};`, ' ');
     value.add(`t=${time};`, ' ');
     if (expire !== null) value.add(`x=${time + expire};`, ' ');
-    names.forEach((name, index) => {
-      const text = name + (index < names.length - 1 ? ':' : ';');
-      if (index === 0) value.add(`h=${text}`, ' ');
-      else value.add(text, '');
-    });
+    addNames(value, names);
     value.add(`bh=${bodyHash};`, ' ');
     value.add('b=', ' ');
     // §3.7: the field itself is hashed last, with an empty b= and without its CRLF.
     const own = canonicalField({ name: FIELD, value: value.text }, headerCanonicalization);
-    value.addAnywhere(await signature(key, Buffer.from(data + own, 'latin1')));
+    value.addAnywhere(await signature(key, data + own));
     return { name: FIELD, value: value.text };
   }
 }
 
-async function signature(key: SigningKey, data: Buffer): Promise<string> {
-  switch (key.algorithm) {
-    case 'rsa-sha256':
-      return (await signAside('sha256', data, key.key)).toString('base64');
-    case 'ed25519-sha256':
-      // RFC 8463 §3: what Ed25519 signs is the SHA-256 of the data.
-      return (await signAside(null, createHash('sha256').update(data).digest(), key.key)).toString('base64');
-  }
+/** h=, folded between the names. */
+export function addNames(value: Folder, names: readonly string[]): void {
+  names.forEach((name, index) => {
+    const text = name + (index < names.length - 1 ? ':' : ';');
+    if (index === 0) value.add(`h=${text}`, ' ');
+    else value.add(text, '');
+  });
 }

@@ -16,6 +16,7 @@ const FAULTS = [
   'too-many-connections',
   'store',
   'spool',
+  'quarantine',
   'signing',
   'internal',
 ] as const;
@@ -24,8 +25,16 @@ export type Fault = (typeof FAULTS)[number];
 /** `aborted`: given up by the MTA or its client before the end. */
 type MessageEnd = VerdictKind | 'aborted';
 
-/** `none`: no key for the author's domain. `failed`: refused for now, never sent unsigned. */
-type SignResult = 'signed' | 'none' | 'failed';
+/** `none`: no key for the sender. `unpublished`: sent unsigned, because its keys are not in DNS. `failed`: deferred, not sent unsigned. `skipped`: sent unsigned, as signing.without_key says. */
+const SIGN_RESULTS = ['signed', 'none', 'unpublished', 'failed', 'skipped'] as const;
+type SignResult = (typeof SIGN_RESULTS)[number];
+
+/**
+ * `ended`: an earlier seal says that the chain has failed. `full`: it has 50 sets. `unverified`: it could not be verified. `failed` and `skipped` as
+ * with signatures.
+ */
+const SEAL_RESULTS = ['sealed', 'ended', 'full', 'unverified', 'failed', 'skipped'] as const;
+type SealResult = (typeof SEAL_RESULTS)[number];
 
 export interface MilterMetrics {
   readonly outcome: OutcomeObserver;
@@ -33,6 +42,7 @@ export interface MilterMetrics {
   fault(kind: Fault): void;
   message(direction: Direction, end: MessageEnd): void;
   signature(result: SignResult): void;
+  seal(result: SealResult): void;
   /** From the end of a message to its answer, in milliseconds. */
   endOfMessage(elapsed: number): void;
 }
@@ -57,8 +67,13 @@ export function milterMetrics(registry: Registry): MilterMetrics {
   });
   const signatures = counter<'result'>(registry, {
     name: 'postern_milter_signatures_total',
-    help: 'Outgoing messages that were signed, had no key, or could not be signed and were deferred.',
-    labels: { result: ['signed', 'none', 'failed'] },
+    help: 'Outgoing messages that were signed, had no key, had none in DNS ("unpublished", sent unsigned), or could not be signed and were deferred ("failed") or sent unsigned ("skipped").',
+    labels: { result: SIGN_RESULTS },
+  });
+  const seals = counter<'result'>(registry, {
+    name: 'postern_milter_seals_total',
+    help: 'Forwarded messages that were sealed (ARC), or were not because their chain has failed before ("ended"), has 50 sets ("full"), could not be verified, or could not be sealed and were deferred ("failed") or sent without ("skipped").',
+    labels: { result: SEAL_RESULTS },
   });
   const stages = histogram<'stage'>(registry, {
     name: 'postern_milter_stage_duration_seconds',
@@ -75,6 +90,7 @@ export function milterMetrics(registry: Registry): MilterMetrics {
     fault: (kind) => errors.inc({ kind }),
     message: (direction, verdict) => messages.inc({ direction, verdict }),
     signature: (result) => signatures.inc({ result }),
+    seal: (result) => seals.inc({ result }),
     endOfMessage: (elapsed) => stages.observe({ stage: 'end-of-message' }, elapsed / 1000),
   };
 }

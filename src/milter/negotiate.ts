@@ -3,8 +3,11 @@ import { ProtocolError, type Offer } from './command.ts';
 
 /** Modifications: INSHEADER needs ADDHDRS, CHGHEADER needs CHGHDRS. */
 const SMFIF_ADDHDRS = 0x001;
+const SMFIF_CHGBODY = 0x002;
+const SMFIF_ADDRCPT = 0x004;
 const SMFIF_CHGHDRS = 0x010;
 const SMFIF_QUARANTINE = 0x020;
+const SMFIF_ADDRCPT_PAR = 0x080;
 
 const SMFIP_NR_HDR = 0x00_0080;
 const SMFIP_NOUNKNOWN = 0x00_0100;
@@ -56,32 +59,44 @@ export interface Terms {
   readonly answer: Answer;
   /** Header values come and go with the white space after the colon; otherwise the MTA removes and adds one space. */
   readonly leadingSpace: boolean;
+  /** A recipient may be added with ESMTP parameters. */
+  readonly recipientParameters: boolean;
 }
 
 /**
  * Our answer to an MTA's offer: never a version, an action or a step that it did not offer.
  *
+ * @param wishes what is asked for only where it may be needed: to replace the body, to add recipients
  * @throws {ProtocolError} when there is no common ground
  */
-export function negotiate(offer: Offer): Terms {
+export function negotiate(
+  offer: Offer,
+  wishes: { readonly replacesBody?: boolean; readonly addsRecipients?: boolean } = {},
+): Terms {
   if (offer.version < OLDEST_VERSION) {
     throw new ProtocolError(
       'negotiation',
       `protocol version ${offer.version} was offered, ${OLDEST_VERSION} is needed`,
     );
   }
-  if ((offer.actions & ACTIONS) !== ACTIONS) {
+  const needed =
+    ACTIONS |
+    (wishes.replacesBody === true ? SMFIF_CHGBODY : 0) |
+    (wishes.addsRecipients === true ? SMFIF_ADDRCPT : 0);
+  if ((offer.actions & needed) !== needed) {
     throw new ProtocolError(
       'negotiation',
-      `actions 0x${offer.actions.toString(16)} were offered, 0x${ACTIONS.toString(16)} are needed`,
+      `actions 0x${offer.actions.toString(16)} were offered, 0x${needed.toString(16)} are needed`,
     );
   }
+  const actions = needed | (wishes.addsRecipients === true ? offer.actions & SMFIF_ADDRCPT_PAR : 0);
   const version = Math.min(offer.version, NEWEST_VERSION);
   const wanted = (version >= 3 ? STEPS_V3 : 0) | (version >= 6 ? STEPS_V6 : 0);
   const protocol = offer.protocol & wanted;
   return {
-    answer: { version, actions: ACTIONS, protocol },
+    answer: { version, actions, protocol },
     leadingSpace: (protocol & SMFIP_HDR_LEADSPC) !== 0,
+    recipientParameters: (actions & SMFIF_ADDRCPT_PAR) !== 0,
   };
 }
 

@@ -8,6 +8,7 @@ export interface Refusal {
     | 'limit:headers'
     | 'limit:recipients'
     | 'failed:spool'
+    | 'failed:quarantine'
     | 'failed:signing'
     | 'failed:internal';
   readonly why: string;
@@ -50,6 +51,11 @@ export function tooManyRecipients(why: string): Refusal {
 export const NOT_SPOOLED: Refusal = {
   rule: 'failed:spool',
   why: 'the body could not be written to the spool file',
+  reply: NOT_KEPT,
+};
+export const NOT_QUARANTINED: Refusal = {
+  rule: 'failed:quarantine',
+  why: 'the message could not be put into the quarantine',
   reply: NOT_KEPT,
 };
 export const UNSIGNED: Refusal = {

@@ -2,7 +2,7 @@ import type { HeaderField, HeaderList } from '../mail/header.ts';
 import { replyLine } from '../mail/reply.ts';
 import type { Edit } from '../verdict/edits.ts';
 import type { Verdict } from '../verdict/verdict.ts';
-import { encodeResponses, type Response } from './responses.ts';
+import { BODY_PIECE, encodeResponses, type Response } from './responses.ts';
 
 /** What is answered at the end of a message. */
 export interface Rendered {
@@ -10,6 +10,15 @@ export interface Rendered {
   /** The same in words, for log and record. */
   readonly text: string;
 }
+
+/** Recipients that are added. */
+export interface Copies {
+  readonly addresses: readonly string[];
+  /** Whether the MTA takes ESMTP parameters with them. */
+  readonly parameters: boolean;
+}
+
+const NO_COPIES: Copies = { addresses: [], parameters: false };
 
 /** A field of the message while edits are applied to it. */
 interface Slot {
@@ -24,24 +33,34 @@ interface ShownSlot extends Slot {
   readonly occurrence: number;
 }
 
-/** The verdict in the milter's words, with the edits before it where the message goes on. */
+/** The verdict in the milter's words, with the edits before it where the message goes on. `body`: the new one, as latin1; null: it stays. */
 export function renderVerdict(
   verdict: Verdict,
   trace: string,
   headers: HeaderList,
   edits: readonly Edit[],
   leadingSpace: boolean,
+  body: string | null = null,
+  copies: Copies = NO_COPIES,
 ): Rendered {
+  const changes = (): Response[] => [
+    ...renderCopies(copies),
+    ...renderEdits(headers, edits, leadingSpace),
+    // Last: what else is said between pieces of a body ends it.
+    ...newBody(body),
+  ];
+  const { addresses } = copies;
+  const copied = addresses.length === 0 ? '' : ` (copy to ${addresses.join(', ')})`;
   switch (verdict.kind) {
     case 'accept':
     case 'junk':
-      return rendered([...renderEdits(headers, edits, leadingSpace), { kind: 'continue' }], 'SMFIR_CONTINUE');
+      return rendered([...changes(), { kind: 'continue' }], `SMFIR_CONTINUE${copied}`);
     case 'quarantine': {
       // Postfix shows the first 100 octets of the reason.
       const reason = `${verdict.rule} (${trace})`;
       return rendered(
-        [...renderEdits(headers, edits, leadingSpace), { kind: 'quarantine', reason }, { kind: 'continue' }],
-        `SMFIR_QUARANTINE ${reason}`,
+        [...changes(), { kind: 'quarantine', reason }, { kind: 'continue' }],
+        `SMFIR_QUARANTINE ${reason}${copied}`,
       );
     }
     case 'defer':
@@ -52,6 +71,29 @@ export function renderVerdict(
     case 'discard':
       return rendered([{ kind: 'discard' }], 'SMFIR_DISCARD');
   }
+}
+
+/** A message that is in our own quarantine: the MTA has no more to do with it. */
+export function renderKept(id: string): Rendered {
+  return rendered([{ kind: 'discard' }], `SMFIR_DISCARD (quarantined as ${id})`);
+}
+
+/** Whoever sent the message must not learn of a copy from a bounce of it. RFC 3461 §4.1. */
+function renderCopies({ addresses, parameters }: Copies): Response[] {
+  return addresses.map((address) => ({
+    kind: 'add-recipient',
+    path: `<${address}>`,
+    parameters: parameters ? 'NOTIFY=NEVER' : null,
+  }));
+}
+
+/** All pieces in a row, as Postfix wants them. */
+function newBody(body: string | null): Response[] {
+  const pieces: Response[] = [];
+  if (body === null) return pieces;
+  for (let at = 0; at < body.length; at += BODY_PIECE)
+    pieces.push({ kind: 'replace-body', piece: body.slice(at, at + BODY_PIECE) });
+  return pieces;
 }
 
 function rendered(responses: readonly Response[], text: string): Rendered {

@@ -13,7 +13,11 @@ export type Response =
       readonly value: string;
     }
   | { readonly kind: 'add-header'; readonly name: string; readonly value: string }
+  /** A piece of the new body, of at most BODY_PIECE octets; one character per octet. All pieces follow each other. */
+  | { readonly kind: 'replace-body'; readonly piece: string }
   | { readonly kind: 'quarantine'; readonly reason: string }
+  /** A path in angle brackets; null: without parameters, which older MTAs do not take. */
+  | { readonly kind: 'add-recipient'; readonly path: string; readonly parameters: string | null }
   /** A whole SMTP reply line. */
   | { readonly kind: 'reply'; readonly line: string }
   | { readonly kind: 'continue' | 'discard' };
@@ -28,6 +32,9 @@ export interface Answer {
 }
 
 const SMFIC_OPTNEG = 0x4f; // O
+const SMFIR_ADDRCPT = 0x2b; // +
+const SMFIR_ADDRCPT_PAR = 0x32; // 2
+const SMFIR_REPLBODY = 0x62; // b
 const SMFIR_CONTINUE = 0x63; // c
 const SMFIR_DISCARD = 0x64; // d
 const SMFIR_ADDHEADER = 0x68; // h
@@ -43,6 +50,9 @@ export const CONTINUE: Buffer = Buffer.from([0, 0, 0, 1, SMFIR_CONTINUE]);
 export const TEMPFAIL: Buffer = Buffer.from([0, 0, 0, 1, SMFIR_TEMPFAIL]);
 /** Restarts the MTA's timeout. */
 export const PROGRESS: Buffer = Buffer.from([0, 0, 0, 1, SMFIR_PROGRESS]);
+
+/** MILTER_CHUNK_SIZE: the most that one packet may bring of a body. */
+export const BODY_PIECE = 65_535;
 
 /** Length and command byte. */
 const HEAD_OCTETS = 5;
@@ -93,6 +103,14 @@ function packetOf(response: Response): Packet {
       return { code: SMFIR_CHGHEADER, index: response.index, text: field(response.name, response.value) };
     case 'add-header':
       return { code: SMFIR_ADDHEADER, index: null, text: field(response.name, response.value) };
+    case 'replace-body':
+      return { code: SMFIR_REPLBODY, index: null, text: response.piece };
+    case 'add-recipient': {
+      const path = `${oneLine(response.path)}\0`;
+      return response.parameters === null
+        ? { code: SMFIR_ADDRCPT, index: null, text: path }
+        : { code: SMFIR_ADDRCPT_PAR, index: null, text: `${path}${oneLine(response.parameters)}\0` };
+    }
     case 'quarantine':
       return { code: SMFIR_QUARANTINE, index: null, text: `${oneLine(response.reason)}\0` };
     case 'reply':

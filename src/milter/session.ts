@@ -9,6 +9,8 @@ import { Transaction, type MessageContext } from './transaction.ts';
 import { ProtocolError, type Command, type Connect, type Offer } from './command.ts';
 import type { CheckTools } from '../checks/check.ts';
 import type { Config } from '../config/config.ts';
+import type { SigningKeys } from '../ports/signing-keys.ts';
+import type { Quarantine } from '../ports/quarantine.ts';
 import type { Store } from '../ports/store.ts';
 import type { Log } from '../runtime/telemetry.ts';
 
@@ -17,6 +19,8 @@ const NAME_LIMIT = 2048;
 
 export interface SessionTools {
   readonly checks: CheckTools;
+  readonly keys: SigningKeys;
+  readonly quarantine: Quarantine;
   readonly store: Store;
   readonly log: Log;
   readonly metrics: MilterMetrics;
@@ -127,9 +131,13 @@ export class Session {
 
   #negotiate(offer: Offer): Buffer {
     if (this.#context !== null) throw new ProtocolError('out-of-order', 'a second negotiation');
-    const terms = negotiate(offer);
-    const { checks, store, log, metrics } = this.#tools;
-    this.#context = { config: this.#config, terms, checks, store, log, metrics };
+    const { checks: made, policy, outgoingPolicy } = this.#config;
+    const terms = negotiate(offer, {
+      replacesBody: made.some(({ replacesBody }) => replacesBody === true),
+      addsRecipients: policy.site.copies !== undefined || outgoingPolicy.site.copies !== undefined,
+    });
+    const { checks, keys, quarantine, store, log, metrics } = this.#tools;
+    this.#context = { config: this.#config, terms, checks, keys, quarantine, store, log, metrics };
     return encodeAnswer(terms.answer);
   }
 

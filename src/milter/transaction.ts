@@ -5,10 +5,15 @@ import { parseForwardPath, parseReversePath } from '../mail/address.ts';
 import type { Client, Direction, Envelope, Recipient } from '../mail/envelope.ts';
 import { HeaderList, type HeaderField } from '../mail/header.ts';
 import type { Body } from '../mail/message.ts';
+import type { SigningKeys } from '../ports/signing-keys.ts';
+import type { Quarantine } from '../ports/quarantine.ts';
 import type { Store } from '../ports/store.ts';
 import { Spool } from '../runtime/spool.ts';
 import type { Log } from '../runtime/telemetry.ts';
-import { DkimSigner } from './dkim-signer.ts';
+import { ArcFinisher } from './arc-finisher.ts';
+import { DkimFinisher } from './dkim-finisher.ts';
+import { BrokenKey, type Finisher } from './finisher.ts';
+import { leavesAgain } from './forwarded.ts';
 import type { MilterMetrics } from './metrics.ts';
 import type { Terms } from './negotiate.ts';
 import {
@@ -19,7 +24,8 @@ import {
   UNSIGNED,
   type Refusal,
 } from './refusal.ts';
-import { selectKeys } from './signing.ts';
+import { mayBeKept } from './quarantine.ts';
+import { chooseKeys } from './signing.ts';
 import { ProtocolError, type CommandKind } from './command.ts';
 
 /** Fields of one message. Postfix has no limit of its own but the message size. */
@@ -36,6 +42,8 @@ export interface MessageContext {
   readonly config: Config;
   readonly terms: Terms;
   readonly checks: CheckTools;
+  readonly keys: SigningKeys;
+  readonly quarantine: Quarantine;
   readonly store: Store;
   readonly log: Log;
   readonly metrics: MilterMetrics;
@@ -65,7 +73,7 @@ export class Transaction {
   /** null: nobody reads the body again. */
   readonly spool: Spool | null;
   #bodyOctets = 0;
-  #signer: DkimSigner | null = null;
+  #finisher: Finisher | null = null;
   #phase: Phase = 'envelope';
   #refusal: Refusal | null = null;
   #gone = false;
@@ -89,7 +97,8 @@ export class Transaction {
         check.headersOnly !== true &&
         check.directions.includes(direction),
     );
-    this.spool = bodyIsRead ? new Spool({ memory, limit, folder: config.file.state.folder }) : null;
+    const isKept = bodyIsRead || mayBeKept(config, direction);
+    this.spool = isKept ? new Spool({ memory, limit, folder: config.file.state.folder }) : null;
     this.run.startMail(this.facts);
   }
 
@@ -103,9 +112,9 @@ export class Transaction {
     return this.#refusal;
   }
 
-  /** The signer with the whole body; null when nothing is to be signed. */
-  get signer(): DkimSigner | null {
-    return this.#signer;
+  /** What signs or seals it, with the whole body; null when nothing does. */
+  get finisher(): Finisher | null {
+    return this.#finisher;
   }
 
   /** The header section; complete once it has ended. */
@@ -162,7 +171,7 @@ export class Transaction {
     this.#enter('end-of-headers', 'headers');
     this.#phase = 'body';
     this.#headers = new HeaderList(this.#fields);
-    if (this.facts.direction === 'out') this.#chooseSigner(this.#headers);
+    this.#chooseFinisher(this.#headers);
     if (this.#refusal === null) {
       this.run.startBody({ ...this.facts, recipients: this.#recipients, headers: this.#headers });
     }
@@ -175,7 +184,7 @@ export class Transaction {
     const limit = this.#context.config.file.milter.max_message_size;
     if (this.#bodyOctets > limit) this.refuse(tooLarge(limit));
     if (this.#refusal !== null || chunk.length === 0) return undefined;
-    this.#feedSigner(chunk);
+    this.#feedFinisher(chunk);
     const read = this.run.body(chunk);
     const written = this.spool?.write(chunk);
     if (written === undefined) return read;
@@ -196,13 +205,18 @@ export class Transaction {
     this.release();
   }
 
-  /** It could not be signed, and must not go out unsigned. */
-  failSigning(error: unknown): void {
+  /** It could not be signed or sealed: what the operator wants then is done, and counted. */
+  failFinish(error: unknown): void {
     const { metrics, log } = this.#context;
-    metrics.fault('signing');
-    metrics.signature('failed');
-    log.error({ daemon: 'milter', err: error }, 'message could not be signed');
-    this.refuse(UNSIGNED);
+    // A broken key was told of when it was found: thousands of messages may be waiting for it.
+    if (!(error instanceof BrokenKey)) {
+      metrics.fault('signing');
+      log.error({ daemon: 'milter', err: error }, 'message could not be signed');
+    }
+    const finisher = this.#finisher;
+    this.#finisher = null;
+    finisher?.failed();
+    if (finisher?.withoutKey !== 'skip') this.refuse(UNSIGNED);
   }
 
   /** The MTA gave it up. May be called again, and after the end. */
@@ -238,30 +252,35 @@ export class Transaction {
     return false;
   }
 
-  #chooseSigner(headers: HeaderList): void {
-    const { config, metrics, terms } = this.#context;
-    if (config.signing.keys.length === 0) return;
-    const keys = selectKeys(config.signing, headers);
-    if (keys.length === 0) {
-      metrics.signature('none');
-      return;
-    }
-    try {
-      // Without SMFIP_HDR_LEADSPC the white space after the colon is not known, and `simple` would sign it (RFC 6376 §3.4.1).
-      this.#signer = new DkimSigner(
-        terms.leadingSpace ? config.signing : { ...config.signing, headerCanonicalization: 'relaxed' },
-        keys,
-      );
-    } catch (error) {
-      this.failSigning(error);
+  #chooseFinisher(headers: HeaderList): void {
+    const { config, checks, keys, metrics, terms } = this.#context;
+    const { signing, sealing } = config;
+    switch (this.facts.direction) {
+      case 'out':
+        if (!signing.enabled) return;
+        // Without SMFIP_HDR_LEADSPC the white space after the colon is not known, and `simple` would sign it (RFC 6376 §3.4.1).
+        this.#finisher = new DkimFinisher(
+          terms.leadingSpace ? signing : { ...signing, headerCanonicalization: 'relaxed' },
+          chooseKeys(signing, this.facts, headers, keys),
+          metrics,
+        );
+        return;
+      case 'in': {
+        if (sealing === null) return;
+        const wanted =
+          sealing.seal === 'incoming'
+            ? Promise.resolve(true)
+            : leavesAgain(this.#recipients, checks.directory);
+        this.#finisher = new ArcFinisher(sealing, config.authservId, wanted, keys, metrics);
+      }
     }
   }
 
-  #feedSigner(chunk: Buffer): void {
+  #feedFinisher(chunk: Buffer): void {
     try {
-      this.#signer?.body(chunk);
+      this.#finisher?.body(chunk);
     } catch (error) {
-      this.failSigning(error);
+      this.failFinish(error);
     }
   }
 

@@ -96,8 +96,9 @@ export class Session {
 
   #work(): void {
     if (this.#waiting || this.#ended) return;
-    // Postfix has one request under way; the replies to a peer that sends several at once leave together.
-    this.#socket.cork();
+    // Postfix has one request under way, for which a cork would only cost; the replies to a peer that sends several at once leave together.
+    const several = this.#queue.length - this.#next > 1;
+    if (several) this.#socket.cork();
     while (!this.#waiting && !this.#ended) {
       const request = this.#queue[this.#next];
       if (request === undefined) {
@@ -107,7 +108,7 @@ export class Session {
       this.#next++;
       this.#answer(request);
     }
-    this.#socket.uncork();
+    if (several) this.#socket.uncork();
   }
 
   #answer(request: Attributes): void {

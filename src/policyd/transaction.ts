@@ -90,6 +90,11 @@ export class Transaction {
     return spfHeader(names, this.facts, this.#outcomes);
   }
 
+  /** Recipients whose answers are remembered. */
+  get recipients(): number {
+    return this.#recipients.size;
+  }
+
   /** Whether checks are under way. */
   get busy(): boolean {
     return this.#outcomes instanceof Promise;

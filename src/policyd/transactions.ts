@@ -10,11 +10,15 @@ import type { Attributes } from './wire.ts';
 
 /** Messages remembered at once. One that is forgotten while its requests still come is checked, and marked, once more. */
 export const MESSAGE_LIMIT = 20_000;
-/** Memory for them, roughly. A remote party can make a message's texts as long as SMTP lines may be. */
-export const MEMORY_LIMIT = 96 * 1024 ** 2;
-/** What a message takes besides the texts of its key, which facts and findings hold again. */
-const MESSAGE_SIZE = 3072;
+/** Memory for them, roughly. A remote party can make a message's texts as long as SMTP lines may be, and its recipients a thousand. */
+export const MEMORY_LIMIT = 160 * 1024 ** 2;
+/** What a message with one recipient takes besides the texts of its key, which facts and findings hold again: measured with SPF, greylisting, limits and quota. */
+const MESSAGE_SIZE = 7168;
 const KEY_COPIES = 4;
+/** What each further recipient takes. */
+const RECIPIENT_SIZE = 2048;
+/** A message's size is taken anew when it has so many recipients more. */
+const RECIPIENT_STEP = 16;
 /** How long a message is remembered after its last request: a large one may take long from RCPT to its end. */
 export const MESSAGE_AGE_MS = 3_600_000;
 
@@ -29,6 +33,8 @@ interface Message {
   readonly config: Config;
   readonly identity: Identity;
   readonly transactions: Transaction[];
+  /** Recipients whose answers are remembered, as far as its size counts them. */
+  recipients: number;
 }
 
 /** The messages that requests are about. Several connections and restriction lists ask about one message; it is checked once. */
@@ -43,7 +49,8 @@ export class Transactions {
     this.#known = new LRUCache({
       max: MESSAGE_LIMIT,
       maxSize: MEMORY_LIMIT,
-      sizeCalculation: (_message, key) => MESSAGE_SIZE + KEY_COPIES * key.length,
+      sizeCalculation: ({ recipients }, key) =>
+        MESSAGE_SIZE + KEY_COPIES * key.length + RECIPIENT_SIZE * recipients,
       ttl: MESSAGE_AGE_MS,
       ttlResolution: 0,
       updateAgeOnGet: true,
@@ -62,7 +69,7 @@ export class Transactions {
         ? this.#begin(key, attributes, config)
         : instance === ''
           ? this.#begin(null, attributes, config)
-          : (this.#known.get(key) ?? this.#claim(key, attributes) ?? this.#begin(key, attributes, config));
+          : (this.#again(key) ?? this.#claim(key, attributes) ?? this.#begin(key, attributes, config));
     const view = viewOf(message.config, attributes);
     return message.transactions.find((each) => each.view === view) ?? this.#join(message, view, attributes);
   }
@@ -77,6 +84,21 @@ export class Transactions {
     this.#underWay.add(transaction);
     const ended = (): boolean => this.#underWay.delete(transaction);
     judgement.then(ended, ended);
+  }
+
+  /** A message that is known. Its recipients count for its size some at a time: that costs more than to find it. */
+  #again(key: string): Message | undefined {
+    const message = this.#known.get(key);
+    if (message === undefined) return undefined;
+    let recipients = 0;
+    for (const transaction of message.transactions) recipients += transaction.recipients;
+    if (recipients >= message.recipients + RECIPIENT_STEP) {
+      message.recipients = recipients;
+      // The same object would keep its size.
+      this.#known.delete(key);
+      this.#known.set(key, message);
+    }
+    return message;
   }
 
   /** The message whose MAIL request had no instance to be known by. */
@@ -97,7 +119,7 @@ export class Transactions {
     const patience = config.file.policyd.deadline;
     const instance = instanceOf(attributes);
     const identity = new Identity(facts, instance, queueIdOf(attributes), patience, { store, log });
-    const message: Message = { config, identity, transactions: [] };
+    const message: Message = { config, identity, transactions: [], recipients: 0 };
     if (key !== null) this.#known.set(key, message);
     return message;
   }

@@ -67,6 +67,8 @@ export interface HistoryFilter {
   readonly verdict?: VerdictKind;
   /** Exact, or a prefix ending in `*`. */
   readonly rule?: string;
+  /** Only mail that this site had accepted when lmtp-filter refused it, or put it off because the mailbox is full. */
+  readonly backscatter?: true;
   /** Milliseconds since 1970. */
   readonly since?: number;
   readonly until?: number;

@@ -1,10 +1,11 @@
-import { authResultsField, claimsAuthservId } from '../mail/auth-results.ts';
+import { authResultsField, claimsAuthservId, type AuthResult } from '../mail/auth-results.ts';
 import { foldedValue, remoteValue, wrapLines } from '../mail/fold.ts';
 import { HeaderList, unfold, type HeaderField } from '../mail/header.ts';
-import type { SpamScan } from '../mail/spam-scan.ts';
+import type { Rewriting, SpamScan } from '../mail/spam-scan.ts';
 import type { Outcome } from './finding.ts';
 import type { Rules } from './rules.ts';
 import { isSpamField, spamFields } from './spam-fields.ts';
+import { isWrapped, wrapperFields } from './spam-wrapper.ts';
 import { PREVIOUS_SUBJECT, tagSubject } from './subject-tag.ts';
 import type { Verdict } from './verdict.ts';
 
@@ -91,14 +92,22 @@ export interface MessageEditsInput {
   readonly verdict: Verdict;
   readonly rules: Rules;
   readonly authservId: string;
+  /** Other names under which the site writes Authentication-Results. */
+  readonly otherAuthservIds: readonly string[];
   readonly hostname: string;
   readonly trace: string;
   readonly daemon: 'milter' | 'lmtp-filter';
+  /** What takes the place of the message (`wrapperFor`); null or left out: nothing. */
+  readonly wrapper?: Rewriting | null;
 }
 
 const AUTH_RESULTS = 'authentication-results';
 const TRACE = 'X-Postern-Trace';
 const VERDICT = 'X-Postern-Verdict';
+/** Traces of earlier passes through a site with Postern, the latest first. */
+export const TRACES_BEFORE = 'X-Postern-Before';
+/** Passes that are remembered. */
+const BEFORE_LIMIT = 8;
 
 /**
  * Whether our milter wrote its fields into this message: the trace stands above the topmost Received field.
@@ -113,7 +122,7 @@ export function judgedByMilter(headers: HeaderList, trace: string): boolean {
 
 /** Every change to the header section that a verdict asks for. Made twice, it changes nothing the second time. */
 export function messageEdits(input: MessageEditsInput): readonly Edit[] {
-  const { headers, verdict, rules } = input;
+  const { headers, verdict, rules, wrapper = null } = input;
   const judged = input.daemon === 'lmtp-filter' && judgedByMilter(headers, input.trace);
   const boundary = judged ? receivedPosition(headers) : 0;
   const found = sort(headers);
@@ -121,10 +130,11 @@ export function messageEdits(input: MessageEditsInput): readonly Edit[] {
   const inserts: HeaderField[] = [];
   const replaces: Edit[] = [];
 
-  // RFC 8601 §5: what bears our name and is not ours goes.
+  // RFC 8601 §5: what bears one of our names and is not ours goes.
+  const ours = [input.authservId, ...input.otherAuthservIds];
   for (const placed of found.authResults) {
-    if (placed.position >= boundary && claimsAuthservId(placed.field.value, input.authservId))
-      deletes.push(placed);
+    const { value } = placed.field;
+    if (placed.position >= boundary && claimsAuthservId(value, ours)) deletes.push(placed);
   }
   const results = judged ? [] : authResults(input.outcomes);
   if (results.length > 0) {
@@ -144,14 +154,18 @@ export function messageEdits(input: MessageEditsInput): readonly Edit[] {
     subjects: found.subjects.map(({ field }) => field.value),
     previous: previous?.field.value ?? null,
     trusted: judged && previous !== undefined && previous.position < boundary,
+    handled: judged,
     tag: verdict.tagged ? rules.subjectTag : '',
   });
   renew(
     found.previous,
-    subject.previous === null ? [] : [{ name: PREVIOUS_SUBJECT, value: subject.previous }],
+    // The attached original has its subject.
+    subject.previous === null || wrapper !== null
+      ? []
+      : [{ name: PREVIOUS_SUBJECT, value: subject.previous }],
   );
 
-  renew(found.postern, posternFields(input));
+  renew(found.postern, posternFields(input, found.postern));
 
   const [firstSubject] = found.subjects;
   if (firstSubject !== undefined && subject.subjects.length < found.subjects.length) {
@@ -168,6 +182,11 @@ export function messageEdits(input: MessageEditsInput): readonly Edit[] {
           value: foldedValue(value),
         });
     });
+  }
+
+  if (wrapper !== null) {
+    deletes.push(...wrappedFields(headers, deletes));
+    inserts.push(...wrapperFields(wrapper));
   }
 
   return [
@@ -218,6 +237,20 @@ function sort(headers: HeaderList): Sorted {
   return sorted;
 }
 
+/** Fields that the attached original has and the report above it has not, besides those that are deleted anyway. */
+function wrappedFields(headers: HeaderList, deleted: readonly Placed[]): Placed[] {
+  const gone = new Set(deleted.map(({ position }) => position));
+  const counts = new Map<string, number>();
+  const wrapped: Placed[] = [];
+  headers.toArray().forEach((field, position) => {
+    const name = field.name.toLowerCase();
+    const occurrence = (counts.get(name) ?? 0) + 1;
+    counts.set(name, occurrence);
+    if (isWrapped(name) && !gone.has(position)) wrapped.push({ field, position, occurrence });
+  });
+  return wrapped;
+}
+
 function groupOf(name: string, sorted: Sorted): Placed[] | null {
   if (name === AUTH_RESULTS) return sorted.authResults;
   if (name === 'subject') return sorted.subjects;
@@ -226,7 +259,8 @@ function groupOf(name: string, sorted: Sorted): Placed[] | null {
   return name.startsWith('x-postern-') ? sorted.postern : null;
 }
 
-function authResults(outcomes: readonly Outcome[]): Parameters<typeof authResultsField>[1] {
+/** All that the checks have to say in Authentication-Results, in their order. */
+export function authResults(outcomes: readonly Outcome[]): readonly AuthResult[] {
   return outcomes.flatMap((outcome) =>
     outcome.kind === 'found'
       ? outcome.findings.flatMap(({ auth }) => (auth === undefined ? [] : [auth]))
@@ -242,14 +276,33 @@ function scanOf(outcomes: readonly Outcome[]): SpamScan | null {
   return null;
 }
 
-function posternFields({ verdict, trace, daemon }: MessageEditsInput): HeaderField[] {
+function posternFields(
+  { headers, verdict, trace, daemon }: MessageEditsInput,
+  existing: readonly Placed[],
+): HeaderField[] {
   const fields = [{ name: TRACE, value: remoteValue(TRACE, ` ${trace}`) }];
   // What the milter quarantines is held by the MTA; what lmtp-filter quarantines has to be known again by whoever receives it.
   if (verdict.kind === 'junk' || (verdict.kind === 'quarantine' && daemon === 'lmtp-filter')) {
     const value = ` ${verdict.kind}; reason=${verdict.rule}`;
     fields.push({ name: VERDICT, value: remoteValue(VERDICT, value) });
   }
+  const before = tracesBefore(headers, trace, existing);
+  if (before.length > 0) fields.push({ name: TRACES_BEFORE, value: ` ${before.join(' ')}` });
   return fields;
+}
+
+/**
+ * For lmtp-filter, which finds circles by them. Only mail that was delivered before can go in one, and Delivered-To says so; on other
+ * mail they would be nothing but somebody's words.
+ */
+function tracesBefore(headers: HeaderList, trace: string, existing: readonly Placed[]): string[] {
+  if (headers.first('Delivered-To') === undefined) return [];
+  const traces = existing.flatMap(({ field }) => {
+    const name = field.name.toLowerCase();
+    if (name !== TRACE.toLowerCase() && name !== TRACES_BEFORE.toLowerCase()) return [];
+    return unfold(field.value).match(/\b[a-z2-7]{16}\b/g) ?? [];
+  });
+  return [...new Set(traces)].filter((known) => known !== trace).slice(0, BEFORE_LIMIT);
 }
 
 function sameFields(existing: readonly Placed[], wanted: readonly HeaderField[]): boolean {

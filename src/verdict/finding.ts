@@ -1,3 +1,4 @@
+import type { ReadResult } from '../mail/auth-results-reader.ts';
 import type { AuthResult } from '../mail/auth-results.ts';
 import type { SpamScan } from '../mail/spam-scan.ts';
 
@@ -20,6 +21,16 @@ export interface Finding {
   readonly explanation?: Explanation;
   /** The scanner's whole answer, for the X-Spam-* fields. */
   readonly scan?: SpamScan;
+  /** What intermediaries that the site trusts say they found when the message came to them, the newest first. RFC 8617 §7.2. */
+  readonly sealed?: readonly SealedResults[];
+}
+
+/** Results that an intermediary recorded and sealed. */
+export interface SealedResults {
+  /** d= of the seal. */
+  readonly sealer: string;
+  readonly instance: number;
+  readonly results: readonly ReadResult[];
 }
 
 /** Remote text, with who said it. RFC 7208 §6.2. */

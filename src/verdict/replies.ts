@@ -30,6 +30,10 @@ const REJECTIONS: Readonly<Record<string, Reply>> = {
   'dkim.none': { code: 550, detail: '7.20', text: 'This message has no DKIM signature' },
   'dkim.permerror': { code: 550, detail: '7.20', text: 'No DKIM signature of this message can be verified' },
   'dkim.policy': { code: 550, detail: '7.21', text: 'No DKIM signature of this message is acceptable' },
+  'dkim.neutral': { code: 550, detail: '7.21', text: 'No DKIM signature of this message is acceptable' },
+  // RFC 8617 §5.2.2.
+  'arc.fail': { code: 550, detail: '7.29', text: 'The ARC chain of this message is broken' },
+  'arc.none': { code: 550, detail: '7.29', text: 'This message has no ARC chain' },
   'dmarc.fail': { code: 550, detail: '7.26', text: 'DMARC: neither SPF nor DKIM passes for the From domain' },
   'dmarc.fail-quarantine': {
     code: 550,
@@ -40,6 +44,17 @@ const REJECTIONS: Readonly<Record<string, Reply>> = {
     code: 550,
     detail: '7.26',
     text: 'DMARC: the policy of the From domain is to reject this message',
+  },
+  'dmarc.both-fail': {
+    code: 550,
+    detail: '7.26',
+    text: 'SPF fails for this message, and no DKIM signature of it is valid',
+  },
+  'dmarc.none': { code: 550, detail: '7.1', text: 'DMARC: the From domain has no policy' },
+  'dmarc.permerror': {
+    code: 550,
+    detail: '7.1',
+    text: 'DMARC: the From field of this message does not name one author domain',
   },
   // RFC 7505 §4.2: 7.27 is for a null MX alone. X.1.8 would be changed by Postfix (smtpd_dsn_fix) at RCPT.
   'mx.null-sender': {
@@ -86,6 +101,14 @@ const REJECTIONS: Readonly<Record<string, Reply>> = {
     text: 'This account may not send mail, please contact your administrator',
   },
   limits: { code: 550, detail: '7.1', text: 'You have sent too much' },
+  // Which signature it was is for the record: whoever sends such mail learns no more than that it was seen.
+  virus: { code: 554, detail: '7.1', text: 'This message was refused because of harmful content' },
+  // The same: which rule it was is nobody's business but the site's.
+  content: {
+    code: 550,
+    detail: '7.1',
+    text: 'This message was refused because its content is not allowed here',
+  },
   'spam.score': { code: 550, detail: '7.1', text: 'This message was classified as spam' },
 };
 
@@ -131,6 +154,11 @@ const DEFERRALS: Readonly<Record<string, Reply>> = {
     code: 451,
     detail: '7.5',
     text: 'DKIM: a key could not be read, please try again later',
+  },
+  'arc.temperror': {
+    code: 451,
+    detail: '7.5',
+    text: 'ARC: a key could not be read, please try again later',
   },
   'dmarc.temperror': {
     code: 451,

@@ -38,6 +38,8 @@ export interface Rules {
   readonly unavailable: ReadonlyMap<string, Rule>;
   /** Names of checks whose findings an `allow` sets aside. */
   readonly waivable: ReadonlySet<string>;
+  /** By finding code: who gets a copy of a message that goes on. */
+  readonly copies?: ReadonlyMap<string, readonly string[]>;
   readonly thresholds: Thresholds;
   /** Put in front of Subject when tagged; empty: the subject is left alone. */
   readonly subjectTag: string;

@@ -49,6 +49,8 @@ export function spamFields(
     else if (!own.has(name)) own.set(name, field);
   }
   const report = own.get('x-spam-report');
+  // It counts with more decimals than it shows.
+  const level = score === scan.score ? own.get('x-spam-level') : undefined;
   const fields: HeaderField[] = [
     // SpamAssassin takes its own fields off before it learns a message only when it sees this one.
     own.get('x-spam-checker-version') ?? {
@@ -58,7 +60,7 @@ export function spamFields(
   ];
   if (marked) fields.push(FLAG);
   fields.push(
-    { name: 'X-Spam-Level', value: ` ${stars(score)}` },
+    level ?? { name: 'X-Spam-Level', value: ` ${stars(score)}` },
     { name: 'X-Spam-Status', value: status(scan, own.get('x-spam-status')?.value, score, marked, rules) },
   );
   if (marked && report !== undefined) fields.push(report);

@@ -14,6 +14,8 @@ export interface SubjectQuestion {
   readonly previous: string | null;
   /** Whether `previous` was written by us. */
   readonly trusted: boolean;
+  /** Whether our milter has been at this message: what it tagged without a previous subject stays without (a report, see spam-wrapper). */
+  readonly handled: boolean;
   /** The tag; empty: the subject is to be as the sender wrote it. */
   readonly tag: string;
 }
@@ -27,7 +29,7 @@ export interface SubjectAnswer {
 
 /** What the subject is to be, whether or not it was tagged on the way here. */
 export function tagSubject(question: SubjectQuestion): SubjectAnswer {
-  const { subjects, previous, trusted } = question;
+  const { subjects, previous, trusted, handled } = question;
   const [first, ...others] = subjects;
   const tag = encodeTag(question.tag.trim());
   // A subject may really read so; then it still does behind the tag.
@@ -38,14 +40,15 @@ export function tagSubject(question: SubjectQuestion): SubjectAnswer {
     if (!trusted || previous === null || first === undefined) return { subjects, previous: null };
     return { subjects: missing ? others : [previous, ...others], previous: null };
   }
-  if (first === undefined) return { subjects: [` ${tag}`], previous: ` ${NONEXISTENT}` };
+  // With the space behind it, as SpamAssassin leaves it.
+  if (first === undefined) return { subjects: [` ${tag} `], previous: ` ${NONEXISTENT}` };
   const original = missing ? '' : previous;
   // A previous subject that tells the truth is kept, whoever wrote it: tagging a message twice is as tagging it once.
   const truth = original !== null && unfold(tagged(tag, original)) === unfold(first);
   const base = original !== null && (truth || trusted) ? original : first;
   const result = truth ? first : tagged(tag, base);
   const rest = others.map((subject) => tagged(tag, subject));
-  if (result === base) return { subjects: [result, ...rest], previous: null };
+  if (handled && previous === null && result === base) return { subjects: [result, ...rest], previous: null };
   return { subjects: [result, ...rest], previous: base === first ? previousValue(base) : previous };
 }
 
@@ -53,7 +56,7 @@ function tagged(tag: string, value: string): string {
   const text = foldedValue(value);
   const words = unfold(text);
   if (words.startsWith(tag)) return value;
-  if (words === '') return ` ${tag}`;
+  if (words === '') return ` ${tag} `;
   const spaced = /^[\t\r ]/.test(text) ? text : ` ${text}`;
   const firstLine = 'Subject: '.length + tag.length + `${spaced}\r`.indexOf('\r');
   // A line that the tag would make too long is folded behind the tag.

@@ -25,7 +25,11 @@ function evaluated(given: Case, asked: string[] = []): Promise<DmarcResult> {
   const zone = new Zone({ ...own, ...given.zone });
   const auth = createMailAuth(zone, { hostname: 'mx.example', clock: { now: () => 0, elapsed: () => 0 } });
   const headers = given.headers ?? `From: ${given.from ?? 'a@example.com'}\r\n`;
-  const query = { message: message({ headers }), spfDomains: given.spf ?? [], dkimDomains: given.dkim ?? [] };
+  const query = {
+    headers: message({ headers }).headers,
+    spfDomains: given.spf ?? [],
+    dkimDomains: given.dkim ?? [],
+  };
   return auth.dmarc(query, new AbortController().signal, BUDGET).finally(() => asked.push(...zone.asked));
 }
 

@@ -1,11 +1,12 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
+import type { SpamdAddress } from '../../src/adapters/spamd-exchange.ts';
 import { createSpamd } from '../../src/adapters/spamd.ts';
 import { CheckRun } from '../../src/checks/runner.ts';
 import { spamCheck } from '../../src/checks/spam.ts';
 import type { Message } from '../../src/mail/message.ts';
 import type { SpamScan } from '../../src/mail/spam-scan.ts';
-import type { SpamScanner } from '../../src/ports/scanner.ts';
+import type { ScanRequest, SpamScanner } from '../../src/ports/scanner.ts';
 import { decide } from '../../src/verdict/decide.ts';
 import { applyEdits, messageEdits } from '../../src/verdict/edits.ts';
 import { checkTools } from '../support/checks.ts';
@@ -21,12 +22,29 @@ const HEADERS =
   'Message-ID: <20261121.1@valhalla.example>\r\nDate: Sat, 21 Nov 2026 10:00:00 +0000\r\n';
 
 function scannerAt(spamd: Spamd, kind: 'tcp' | 'unix' = 'tcp'): SpamScanner {
-  return createSpamd({
-    address: kind === 'tcp' ? { kind, host: spamd.host, port: spamd.port } : { kind, path: spamd.socketPath },
-    maxConcurrent: 2,
-    connectTimeoutMs: 5000,
-    maxResponse: 1_048_576,
-  });
+  const address =
+    kind === 'tcp'
+      ? ({ kind, host: spamd.host, port: spamd.port } as const)
+      : ({ kind, path: spamd.socketPath } as const);
+  return scannerOf([address]);
+}
+
+function scannerOf(addresses: readonly SpamdAddress[], timeoutMs = 30_000): SpamScanner {
+  const limits = { maxConcurrent: 2, connectTimeoutMs: 5000, timeoutMs, maxResponse: 1_048_576 };
+  const clock = { now: () => Date.now(), elapsed: () => performance.now() };
+  return createSpamd({ addresses, ...limits, changed: () => {} }, clock);
+}
+
+function request(shown: Message, values: Partial<ScanRequest> = {}): ScanRequest {
+  return {
+    message: shown,
+    preamble: [],
+    hide: () => false,
+    bodyOctets: shown.body.size,
+    user: null,
+    wanted: 'fields',
+    ...values,
+  };
 }
 
 function deadline(): AbortSignal {
@@ -34,7 +52,7 @@ function deadline(): AbortSignal {
 }
 
 function scan(spamd: Spamd, scannedMessage: Message): Promise<SpamScan> {
-  return scannerAt(spamd).scan({ message: scannedMessage, preamble: [], hide: () => false }, deadline());
+  return scannerAt(spamd).scan(request(scannedMessage), deadline());
 }
 
 /** The scan of the check itself, with what it shows above the message. */
@@ -145,6 +163,7 @@ describeWithNeighbours('spamd', () => {
         verdict: decide(outcomes, own),
         rules: own,
         authservId: 'mx.olimpus.example',
+        otherAuthservIds: [],
         hostname: 'mx.olimpus.example',
         trace: 'abcdefghijklmnop',
         daemon: 'milter',
@@ -166,11 +185,7 @@ describeWithNeighbours('spamd', () => {
     const scans = await Promise.all(
       Array.from({ length: 8 }, (_, index) =>
         scanner.scan(
-          {
-            message: message({ headers: HEADERS, body: index % 2 === 0 ? GTUBE : 'Hail!\r\n' }),
-            preamble: [],
-            hide: () => false,
-          },
+          request(message({ headers: HEADERS, body: index % 2 === 0 ? GTUBE : 'Hail!\r\n' })),
           deadline(),
         ),
       ),
@@ -185,5 +200,70 @@ describeWithNeighbours('spamd', () => {
       true,
       false,
     ]);
+  });
+
+  it('gives score and rules alone when no more is wanted, the same as with the fields', async () => {
+    const shown = message({ headers: HEADERS, body: GTUBE });
+    const { score, required, rules: hit } = await scan(spamd, shown);
+    const bare = await scannerAt(spamd).scan(request(shown, { wanted: 'score' }), deadline());
+    expect(bare).toEqual({ score, required, rules: hit, fields: [] });
+  });
+
+  it('scans the beginning of a message', async () => {
+    const body = `Hail!\r\n${GTUBE}`;
+    const shown = message({ headers: HEADERS, body });
+    const made = await scannerAt(spamd).scan(request(shown, { bodyOctets: 7 }), deadline());
+    expect(made.rules).not.toContain('GTUBE');
+    const whole = await scannerAt(spamd).scan(request(shown), deadline());
+    expect(whole.rules).toContain('GTUBE');
+  });
+
+  it('counts the login for what it is', async () => {
+    const submitted = client({
+      address: '8.8.8.8',
+      name: null,
+      helo: 'odin',
+      login: 'thor@valhalla.example',
+    });
+    const made = await checked(
+      spamd,
+      message({ headers: HEADERS, envelope: envelope({ client: submitted }) }),
+    );
+    expect(made.rules).toContain('ALL_TRUSTED');
+    expect(made.rules).not.toContain('RDNS_NONE');
+    expect(made.rules).not.toContain('UNPARSEABLE_RELAY');
+  });
+
+  it('says for whom it scanned', async () => {
+    const after = spamd.log().length;
+    const shown = message({ headers: HEADERS });
+    await scannerAt(spamd).scan(request(shown, { user: 'zeus@olimpus.example' }), deadline());
+    expect(spamd.log().slice(after)).toMatch(/for zeus@olimpus\.example:\d+/);
+  });
+
+  it('one of two that is frozen, or refuses, is left alone; all of them frozen end with the time for one', async () => {
+    const frozen = await startSpamd();
+    const shown = message({ headers: HEADERS, body: GTUBE });
+    const address = (one: Spamd): SpamdAddress => ({ kind: 'tcp', host: one.host, port: one.port });
+    try {
+      frozen.freeze();
+      const both = scannerOf([address(frozen), address(spamd)], 1000);
+      expect((await both.scan(request(shown), deadline())).rules).toContain('GTUBE');
+      const begun = performance.now();
+      expect((await both.scan(request(shown), deadline())).rules).toContain('GTUBE');
+      expect(performance.now() - begun).toBeLessThan(1000);
+      await expect(scannerOf([address(frozen)], 300).scan(request(shown), deadline())).rejects.toMatchObject({
+        name: 'NeighbourError',
+        cause: { message: 'no answer within 300 ms' },
+      });
+    } finally {
+      frozen.thaw();
+      await frozen.stop();
+    }
+    const both = scannerOf([address(frozen), address(spamd)]);
+    expect((await both.scan(request(shown), deadline())).rules).toContain('GTUBE');
+    await expect(scannerOf([address(frozen)]).scan(request(shown), deadline())).rejects.toMatchObject({
+      cause: { code: 'ECONNREFUSED' },
+    });
   });
 });

@@ -41,8 +41,10 @@ export function checkTools(values: Partial<CheckTools> = {}): CheckTools {
   return {
     clock: { now: () => Date.now(), elapsed: () => performance.now() },
     resolver: { query: unexpected },
-    mailAuth: { spf: unexpected, dkim: unexpected, dmarc: unexpected },
+    mailAuth: { spf: unexpected, dkim: unexpected, arc: unexpected, dmarc: unexpected },
     scanner: null,
+    virusScanner: null,
+    contentScanner: null,
     state: NO_STATE,
     directory: NO_DIRECTORY,
     quota: null,

@@ -6,7 +6,7 @@ import { privateFolder } from './neighbours/folder.ts';
 import { startBind, txtData, type Bind } from './neighbours/bind.ts';
 import { startDovecot, type Dovecot, type DovecotOptions } from './neighbours/dovecot.ts';
 import { startPostfix, type Postfix, type PostfixOptions } from './neighbours/postfix.ts';
-import { startSpamd, type Spamd } from './neighbours/spamd.ts';
+import { startSpamd, type Spamd, type SpamdOptions } from './neighbours/spamd.ts';
 import { preparePostern, type DaemonName, type Postern, type PosternProcess } from './postern.ts';
 
 export const ZEUS = 'zeus@olimpus.example';
@@ -22,7 +22,8 @@ export const GTUBE = 'XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-E
 export const SPECIAL_OFFER = 'a very special offer for mortals';
 
 export interface SiteOptions {
-  readonly spamd?: boolean;
+  /** With what its local.cf says beyond that of a plain server. */
+  readonly spamd?: boolean | SpamdOptions;
   readonly unix?: boolean;
   readonly config?: string;
   readonly dovecot?: Partial<DovecotOptions>;
@@ -68,15 +69,7 @@ export async function startSite(options: SiteOptions = {}): Promise<Site> {
         ].join('\n'),
       },
     }),
-    options.spamd === true
-      ? startSpamd({
-          localCf: [
-            'body POSTERN_OFFER /a very special offer/',
-            'score POSTERN_OFFER 6.0',
-            'describe POSTERN_OFFER Offer',
-          ],
-        })
-      : null,
+    options.spamd === undefined || options.spamd === false ? null : startSpamd(spamdOptions(options.spamd)),
     startDovecot({ users: { [ZEUS]: PASSWORD, [HERA]: PASSWORD }, ...options.dovecot }),
   ]);
   cleanup.use(bind);
@@ -129,6 +122,15 @@ export async function startSite(options: SiteOptions = {}): Promise<Site> {
     senderKey: sender.privateKey,
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
+}
+
+function spamdOptions(options: true | SpamdOptions): SpamdOptions {
+  const offer = [
+    'body POSTERN_OFFER /a very special offer/',
+    'score POSTERN_OFFER 6.0',
+    'describe POSTERN_OFFER Offer',
+  ];
+  return options === true ? { localCf: offer } : { ...options, localCf: [...offer, ...(options.localCf ?? [])] };
 }
 
 /** A plain message; lines end in CRLF. */

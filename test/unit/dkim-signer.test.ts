@@ -4,10 +4,10 @@ import fc from 'fast-check';
 import { dkimVerify } from 'mailauth/lib/dkim/verify.js';
 import { describe, expect, test } from 'vitest';
 
-import type { Signing, SigningKey } from '../../src/config/config.ts';
 import { HeaderList, parseHeaderSection, type HeaderField } from '../../src/mail/header.ts';
-import { canonicalField, OCCURRENCES_LIMIT, signedNames } from '../../src/milter/dkim-header.ts';
-import { DkimSigner } from '../../src/milter/dkim-signer.ts';
+import { canonicalField, OCCURRENCES_LIMIT, signedNames } from '../../src/mail/dkim-header.ts';
+import { DkimSigner, type SignatureForm } from '../../src/milter/dkim-signer.ts';
+import type { SigningKey } from '../../src/ports/signing-keys.ts';
 
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const ed25519 = generateKeyPairSync('ed25519');
@@ -21,13 +21,14 @@ const RSA: SigningKey = {
 };
 const ED25519: SigningKey = { ...RSA, selector: 'e1', algorithm: 'ed25519-sha256', key: ed25519.privateKey };
 
-const SIGNING: Signing = {
+const SIGNING: SignatureForm = {
   headerCanonicalization: 'relaxed',
   bodyCanonicalization: 'relaxed',
   oversign: ['From', 'To', 'Cc', 'Subject', 'Date', 'Reply-To', 'Message-ID', 'MIME-Version', 'Content-Type'],
   expire: null,
-  keys: [RSA, ED25519],
+  lineLimit: 0,
 };
+const BOTH = [RSA, ED25519];
 
 const HEADERS = parseHeaderSection(
   'Received: from a by b; now\r\nFrom: Alice <alice@example.com>\r\nTo: bob@example.net\r\nSubject:no space\r\n' +
@@ -48,17 +49,17 @@ const KEYS: Readonly<Record<string, string>> = {
 async function sign(
   body: string,
   headers = HEADERS,
-  signing: Partial<Signing> = {},
+  signing: Partial<SignatureForm> = {},
   cuts: readonly number[] = [],
 ): Promise<readonly HeaderField[]> {
-  const signer = new DkimSigner({ ...SIGNING, ...signing }, SIGNING.keys);
+  const signer = new DkimSigner({ ...SIGNING, ...signing });
   const bytes = Buffer.from(body, 'latin1');
   let begin = 0;
   for (const end of [...cuts.map((at) => at % (bytes.length + 1)).toSorted((a, b) => a - b), bytes.length]) {
     signer.body(bytes.subarray(begin, end));
     begin = end;
   }
-  return signer.sign(headers, NOW);
+  return signer.sign(BOTH, headers, NOW);
 }
 
 /** What mailauth's verifier says, signature by signature. It shares no code with the signer. */
@@ -178,12 +179,12 @@ describe('what is signed', () => {
   });
 
   test('no more body after the signature, but another header section', async () => {
-    const signer = new DkimSigner(SIGNING, SIGNING.keys);
+    const signer = new DkimSigner(SIGNING);
     signer.body(Buffer.from(BODY));
-    await signer.sign(HEADERS, NOW);
+    await signer.sign(BOTH, HEADERS, NOW);
     expect(() => signer.body(Buffer.from('x'))).toThrow('the body has ended');
     const tagged = new HeaderList([...HEADERS, { name: 'Sender', value: ' list@example.com' }]);
-    expect(await verdicts(await signer.sign(tagged, NOW), tagged, BODY)).toEqual(['pass', 'pass']);
+    expect(await verdicts(await signer.sign(BOTH, tagged, NOW), tagged, BODY)).toEqual(['pass', 'pass']);
   });
 });
 

@@ -1,6 +1,16 @@
 import { existsSync } from 'node:fs';
 
-export type Neighbour = 'postfix' | 'dovecot' | 'spamd' | 'bind' | 'opendkim' | 'redis';
+export type Neighbour =
+  | 'postfix'
+  | 'dovecot'
+  | 'spamd'
+  | 'bind'
+  | 'opendkim'
+  | 'dkimpy'
+  | 'redis'
+  | 'clamd'
+  | 'procmail'
+  | 'rspamd';
 
 export type Availability = { readonly ok: true } | { readonly ok: false; readonly reason: string };
 
@@ -22,11 +32,32 @@ const NEIGHBOURS = {
   },
   spamd: { packages: ['spamassassin', 'spamd', 'spamc'], programs: ['/usr/sbin/spamd', '/usr/bin/spamc'] },
   bind: { packages: ['bind9'], programs: ['/usr/sbin/named'] },
-  opendkim: { packages: ['opendkim-tools'], programs: ['/usr/sbin/opendkim-testmsg'] },
+  opendkim: {
+    packages: ['opendkim', 'opendkim-tools'],
+    programs: ['/usr/sbin/opendkim', '/usr/sbin/opendkim-testmsg'],
+  },
+  dkimpy: {
+    packages: ['python3-dkim', 'python3-dnspython', 'python3-nacl'],
+    programs: ['/usr/bin/dkimverify', '/usr/bin/arcverify'],
+  },
   redis: { packages: ['redis-server'], programs: ['/usr/bin/redis-server'] },
+  clamd: { packages: ['clamav-daemon'], programs: ['/usr/sbin/clamd'] },
+  procmail: { packages: ['procmail'], programs: ['/usr/bin/procmail'] },
+  rspamd: { packages: ['rspamd'], programs: ['/usr/bin/rspamd'] },
 } satisfies Record<Neighbour, { packages: string[]; programs: string[] }>;
 
-const ALL: readonly Neighbour[] = ['postfix', 'dovecot', 'spamd', 'bind', 'opendkim', 'redis'];
+const ALL: readonly Neighbour[] = [
+  'postfix',
+  'dovecot',
+  'spamd',
+  'bind',
+  'opendkim',
+  'dkimpy',
+  'redis',
+  'clamd',
+  'procmail',
+  'rspamd',
+];
 
 /** What to install for them. */
 export function debianPackages(neighbours: readonly Neighbour[] = ALL): string[] {

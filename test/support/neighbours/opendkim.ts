@@ -1,5 +1,9 @@
+import { createConnection } from 'node:net';
+import { setTimeout } from 'node:timers/promises';
+
 import type { Bind } from './bind.ts';
-import { run } from './process.ts';
+import { DEFAULT_DEADLINE_MS } from './deadline.ts';
+import { run, startProcess, type RunningProcess } from './process.ts';
 
 export interface OpendkimResult {
   readonly pass: boolean;
@@ -32,4 +36,32 @@ export async function opendkimSign(message: string | Uint8Array, key: DkimKey): 
   const result = await run('opendkim-testmsg', args, { input: message });
   if (result.code !== 0) throw new Error(`opendkim-testmsg: ${result.stdout}${result.stderr}`);
   return result.stdout;
+}
+
+const LOOK_AGAIN_MS = 20;
+
+/** The milter with a configuration file whose Socket is this port of 127.0.0.1. */
+export async function startOpendkim(config: string, port: number): Promise<RunningProcess> {
+  const child = startProcess('/usr/sbin/opendkim', ['-f', '-x', config], { name: 'opendkim' });
+  const end = Date.now() + DEFAULT_DEADLINE_MS;
+  // It says nothing when it begins to listen.
+  while (!(await listens(port))) {
+    if (Date.now() > end) {
+      await child.kill();
+      throw new Error(`opendkim does not listen: ${child.output()}`);
+    }
+    await setTimeout(LOOK_AGAIN_MS);
+  }
+  return child;
+}
+
+function listens(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createConnection({ host: '127.0.0.1', port });
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
 }

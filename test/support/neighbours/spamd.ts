@@ -2,7 +2,8 @@ import { chown, mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { privateFolder } from './folder.ts';
 import { freePort } from './ports.ts';
-import { run, startProcess } from './process.ts';
+import { startProcess } from './process.ts';
+import { idsOf } from './users.ts';
 
 const PACKAGED_SITE = '/etc/spamassassin';
 const USER = 'debian-spamd';
@@ -26,6 +27,9 @@ export interface Spamd extends AsyncDisposable {
   readonly folder: string;
   log(): string;
   waitForLog(pattern: RegExp, options?: { after?: number; deadlineMs?: number }): Promise<string>;
+  /** SIGSTOP for it and its children: the kernel takes connections, and nobody answers. */
+  freeze(): void;
+  thaw(): void;
   stop(): Promise<void>;
 }
 
@@ -72,6 +76,8 @@ export async function startSpamd(options: SpamdOptions = {}): Promise<Spamd> {
     folder: folder.path,
     log: () => spamd.output(),
     waitForLog: (pattern, wait) => spamd.waitForLine(pattern, wait),
+    freeze: () => void process.kill(-spamd.pid, 'SIGSTOP'),
+    thaw: () => void process.kill(-spamd.pid, 'SIGCONT'),
     stop: () => owned.disposeAsync(),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
@@ -83,11 +89,4 @@ async function writeSite(site: string, lines: readonly string[]): Promise<void> 
   const plugins = packaged.filter((name) => name.endsWith('.pre'));
   await Promise.all(plugins.map((name) => symlink(join(PACKAGED_SITE, name), join(site, name))));
   await writeFile(join(site, 'local.cf'), `${lines.join('\n')}\n`);
-}
-
-async function idsOf(user: string): Promise<{ uid: number; gid: number }> {
-  const uid = await run('id', ['-u', user]);
-  const gid = await run('id', ['-g', user]);
-  if (uid.code !== 0 || gid.code !== 0) throw new Error(`no user ${user}: ${uid.stderr}`);
-  return { uid: Number(uid.stdout), gid: Number(gid.stdout) };
 }

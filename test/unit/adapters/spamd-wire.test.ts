@@ -1,10 +1,22 @@
 import { describe, expect, it } from 'vitest';
 
-import { readPong, readScan, requestHead } from '../../../src/adapters/spamd-wire.ts';
+import {
+  readPong,
+  readScan as readAnswer,
+  requestHead,
+  type SpamcAnswer,
+} from '../../../src/adapters/spamd-wire.ts';
+import type { SpamScan } from '../../../src/mail/spam-scan.ts';
 import { NeighbourError } from '../../../src/ports/neighbour-error.ts';
 import { GTUBE_SCAN } from '../../support/judgement.ts';
 
 const STATUS = ' No, score=1.0 required=5.0 tests=A_1,\r\n\tB_2,C_3 autolearn=no version=4.0.1';
+
+const SENT: SpamcAnswer = { verb: 'HEADERS', section: '', preamble: '', bodyOctets: 0 };
+
+function readScan(text: string, sent: Partial<SpamcAnswer> = {}): SpamScan {
+  return readAnswer(text, { ...SENT, ...sent });
+}
 
 function answer(section: string, spam = 'False ; 1.0 / 5.0'): string {
   return `SPAMD/1.1 0 EX_OK\r\nContent-length: ${section.length}\r\nSpam: ${spam}\r\n\r\n${section}`;
@@ -133,5 +145,72 @@ describe('readPong', () => {
 
   it.each(['', 'SPAMD/1.5 0 PANG\r\n', 'SPAMD/1.0 76 PONG\r\n', 'PONG\r\n'])('and not %j', (text) => {
     expect(() => readPong(text)).toThrow(NeighbourError);
+  });
+});
+
+describe('the answer to SYMBOLS', () => {
+  const symbols = (text: string): SpamScan => readScan(answer(text, 'True ; 7.1 / 5.0'), { verb: 'SYMBOLS' });
+
+  it('is the rules, and no fields', () => {
+    expect(symbols('A_1,B,C')).toEqual({ score: 7.1, required: 5, rules: ['A_1', 'B', 'C'], fields: [] });
+    expect(symbols('').rules).toEqual([]);
+    expect(symbols('none').rules).toEqual([]);
+    expect(symbols('A\r\n').rules).toEqual(['A']);
+    expect(symbols('A,<b>,C').rules).toEqual(['A', 'C']);
+  });
+
+  it('is read up to 500 rules', () => {
+    const names = Array.from({ length: 501 }, (_, index) => `R${index}`);
+    expect(symbols(names.slice(0, 500).join(',')).rules).toHaveLength(500);
+    expect(symbols(names.join(',')).rules).toHaveLength(500);
+  });
+});
+
+describe('the answer to PROCESS', () => {
+  const preamble = 'X-Envelope-From: <thor@valhalla.example>\r\nX-Envelope-To: <hidden@olimpus.example>\r\n';
+  const own = 'Subject: hail\r\nFrom: thor@valhalla.example\r\n';
+  const body = 'Hail!\r\n';
+  const sent = { verb: 'PROCESS', section: preamble + own, preamble, bodyOctets: body.length } as const;
+  const spamFields = `X-Spam-Flag: YES\r\nX-Spam-Status:${STATUS}\r\n`;
+  const wrapper = (original: string, more = ''): string =>
+    `Received: from localhost by mx\r\n\twith SpamAssassin\r\n${more}Subject: [SPAM] hail\r\n${spamFields}` +
+    `Content-Type: multipart/mixed; boundary="B"\r\n\r\n--B\r\n\r\nreport\r\n--B\r\nContent-Type: message/rfc822\r\n\r\n${original}\r\n--B--\r\n\r\n`;
+  const process = (content: string, values: Partial<SpamcAnswer> = {}): SpamScan =>
+    readScan(answer(content, 'True ; 7.1 / 5.0'), { ...sent, ...values });
+
+  it('has no new body when the body is as it was', () => {
+    const scan = process(`${spamFields}${preamble}${own}\r\n${body}`);
+    expect(scan).not.toHaveProperty('rewriting');
+    expect(scan).toMatchObject({ score: 7.1, rules: ['A_1', 'B_2', 'C_3'] });
+  });
+
+  it('has the report, in which nothing is left of what SpamAssassin was told', () => {
+    const { rewriting, fields } = process(wrapper(`${preamble}${own}\r\n${body}`, preamble));
+    expect(rewriting?.fields.map(({ name }) => name)).toEqual([
+      'Received',
+      'Subject',
+      'X-Spam-Flag',
+      'X-Spam-Status',
+      'Content-Type',
+    ]);
+    expect(rewriting?.body).toBe(
+      `--B\r\n\r\nreport\r\n--B\r\nContent-Type: message/rfc822\r\n\r\n${own}\r\n${body}\r\n--B--\r\n\r\n`,
+    );
+    expect(fields.map(({ name }) => name)).toEqual(['X-Spam-Flag', 'X-Spam-Status']);
+  });
+
+  it.each([
+    ['is not in it', 'Subject: another\r\n\r\nHail!\r\n'],
+    ['is only quoted in it', `> ${preamble}${own}\r\n${body}`],
+    ['is cut off in it', `${preamble}${own}\r\nHail`],
+  ])('leaves the body alone when the original %s', (_, original) => {
+    const scan = process(wrapper(original).replace(/\r\n--B--[^]*$/, ''));
+    expect(scan).not.toHaveProperty('rewriting');
+    expect(scan.fields).toHaveLength(2);
+  });
+
+  it('may have no body at all', () => {
+    expect(process('X-Spam-Flag: YES\r\n', { bodyOctets: 0 })).not.toHaveProperty('rewriting');
+    expect(process('X-Spam-Flag: YES\r\n\r\n', { bodyOctets: 0 }).fields).toHaveLength(1);
   });
 });

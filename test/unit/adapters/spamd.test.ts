@@ -7,8 +7,10 @@ import { Worker } from 'node:worker_threads';
 
 import { afterEach, describe, expect, it } from 'vitest';
 
+import type { SpamdAddress } from '../../../src/adapters/spamd-exchange.ts';
 import { createSpamd, type SpamdOptions } from '../../../src/adapters/spamd.ts';
 import type { Message } from '../../../src/mail/message.ts';
+import type { Clock } from '../../../src/ports/clock.ts';
 import { NeighbourError } from '../../../src/ports/neighbour-error.ts';
 import type { ScanRequest, SpamScanner } from '../../../src/ports/scanner.ts';
 import { message } from '../../support/mail.ts';
@@ -33,10 +35,7 @@ function soon(): AbortSignal {
   return AbortSignal.timeout(10_000);
 }
 
-async function listen(
-  onConnection: (socket: Socket) => void,
-  path?: string,
-): Promise<SpamdOptions['address']> {
+async function listen(onConnection: (socket: Socket) => void, path?: string): Promise<SpamdAddress> {
   const open = new Set<Socket>();
   const server: Server = createServer({ allowHalfOpen: true }, (socket) => {
     open.add(socket);
@@ -66,8 +65,21 @@ function answering(reply: (request: string, socket: Socket) => void): (socket: S
   };
 }
 
-function spamd(address: SpamdOptions['address'], values: Partial<SpamdOptions> = {}): SpamScanner {
-  return createSpamd({ address, maxConcurrent: 5, connectTimeoutMs: 5000, maxResponse: 65_536, ...values });
+const clock: Clock = { now: () => Date.now(), elapsed: () => performance.now() };
+
+function spamd(address: SpamdAddress, values: Partial<SpamdOptions> = {}): SpamScanner {
+  return spamds([address], values);
+}
+
+function spamds(addresses: readonly SpamdAddress[], values: Partial<SpamdOptions> = {}): SpamScanner {
+  const defaults = {
+    maxConcurrent: 5,
+    connectTimeoutMs: 5000,
+    timeoutMs: 30_000,
+    maxResponse: 65_536,
+    changed: () => {},
+  };
+  return createSpamd({ addresses, ...defaults, ...values }, clock);
 }
 
 /** How it failed: as a neighbour does, and why. */
@@ -82,7 +94,15 @@ async function failure(scan: Promise<unknown>): Promise<{ message: string; cause
 }
 
 function request(checked: Message = message(), values: Partial<ScanRequest> = {}): ScanRequest {
-  return { message: checked, preamble: [], hide: () => false, ...values };
+  return {
+    message: checked,
+    preamble: [],
+    hide: () => false,
+    bodyOctets: checked.body.size,
+    user: null,
+    wanted: 'fields',
+    ...values,
+  };
 }
 
 describe('a scan', () => {
@@ -241,9 +261,12 @@ describe('a spamd that fails', () => {
 
   it('answers more than it may, by one octet', async () => {
     const address = await listen(answering((_, socket) => socket.end(ANSWER)));
-    expect(await spamd(address, { maxResponse: ANSWER.length }).scan(request(), soon())).toEqual(SCAN);
-    const short = spamd(address, { maxResponse: ANSWER.length - 1 });
-    const { cause } = await failure(short.scan(request(), soon()));
+    // The header section that comes back is not counted.
+    const checked = message();
+    const most = ANSWER.length - checked.headers.serialize().length;
+    expect(await spamd(address, { maxResponse: most }).scan(request(checked), soon())).toEqual(SCAN);
+    const short = spamd(address, { maxResponse: most - 1 });
+    const { cause } = await failure(short.scan(request(checked), soon()));
     expect(cause).toBe(`the answer is longer than ${ANSWER.length - 1} octets`);
   });
 
@@ -383,5 +406,103 @@ describe('ping', () => {
   it('fails when another program answers', async () => {
     const address = await listen(answering((_, socket) => socket.end('* OK IMAP4rev1\r\n')));
     await expect(spamd(address).ping(soon())).rejects.toThrow(NeighbourError);
+  });
+});
+
+describe('what is asked for', () => {
+  it.each([
+    ['score', 'SYMBOLS'],
+    ['fields', 'HEADERS'],
+    ['rewriting', 'PROCESS'],
+  ] as const)('%s: %s', async (wanted, verb) => {
+    const requests: string[] = [];
+    const address = await listen(
+      answering((text, socket) => {
+        requests.push(text.split('\r\n', 1)[0] ?? '');
+        socket.end(ANSWER);
+      }),
+    );
+    await spamd(address).scan(request(message(), { wanted }), soon());
+    expect(requests).toEqual([`${verb} SPAMC/1.5`]);
+  });
+
+  it('is for a user, and of the first octets alone when it says so', async () => {
+    const requests: string[] = [];
+    const address = await listen(
+      answering((text, socket) => {
+        requests.push(text);
+        socket.end(ANSWER);
+      }),
+    );
+    const checked = message({
+      headers: 'A: 1\r\n',
+      body: [Buffer.from('abc'), Buffer.from('def'), Buffer.from('g')],
+    });
+    for (const bodyOctets of [0, 2, 3, 5, 7])
+      await spamd(address).scan(request(checked, { bodyOctets, user: 'zeus@olimpus.example' }), soon());
+    const bodies = ['', 'ab', 'abc', 'abcde', 'abcdefg'];
+    expect(requests).toEqual(
+      bodies.map(
+        (body) =>
+          `HEADERS SPAMC/1.5\r\nContent-length: ${8 + body.length}\r\nUser: zeus@olimpus.example\r\n\r\nA: 1\r\n\r\n${body}`,
+      ),
+    );
+  });
+});
+
+describe('several spamds', () => {
+  it.each<[string, (socket: Socket) => void]>([
+    ['closes without a byte', answering((_, socket) => socket.end())],
+    ['answers with an error', answering((_, socket) => socket.end('SPAMD/1.0 79 Timeout: x\r\n'))],
+    ['breaks off', answering((_, socket) => socket.end(ANSWER.slice(0, 60)))],
+    ['is something else', (socket) => socket.end('220 mx ESMTP\r\n')],
+    ['never answers', (socket) => socket.resume()],
+  ])('one %s: the next one is asked', async (_, onConnection) => {
+    const bad = await listen(onConnection);
+    const good = await listen(answering((_text, socket) => socket.end(ANSWER)));
+    const changes: [number, boolean][] = [];
+    const scanner = spamds([bad, good], {
+      timeoutMs: 300,
+      changed: (place, works) => void changes.push([place, works]),
+    });
+    expect(await scanner.scan(request(), soon())).toEqual(SCAN);
+    expect(changes).toEqual([[0, false]]);
+    expect(await scanner.scan(request(), soon())).toEqual(SCAN);
+    expect(changes).toHaveLength(1);
+  });
+
+  it('one that refuses costs nothing; when all do, it says so', async () => {
+    const refusing = { kind: 'unix', path: '/nonexistent/spamd.sock' } as const;
+    const good = await listen(answering((_, socket) => socket.end(ANSWER)));
+    expect(await spamds([refusing, good]).scan(request(), soon())).toEqual(SCAN);
+    await expect(spamds([refusing, refusing]).scan(request(), soon())).rejects.toMatchObject({
+      name: 'NeighbourError',
+      message: 'all 2 failed, the last one',
+    });
+  });
+
+  it('a body that can not be read is asked of none twice', async () => {
+    let connections = 0;
+    const count = answering((_, socket) => socket.end(ANSWER));
+    const address = await listen((socket) => {
+      connections++;
+      count(socket);
+    });
+    const body = {
+      size: 4,
+      // oxlint-disable-next-line require-yield
+      *chunks(): Generator<Uint8Array> {
+        throw new Error('the spool file is gone');
+      },
+    };
+    const scan = spamds([address, address]).scan(request({ ...message(), body }), soon());
+    await expect(scan).rejects.toThrow('the spool file is gone');
+    expect(connections).toBeLessThanOrEqual(1);
+  });
+
+  it('one that never answers is given up when its time is up', async () => {
+    const address = await listen((socket) => socket.resume());
+    const { cause } = await failure(spamd(address, { timeoutMs: 50 }).scan(request(), soon()));
+    expect(cause).toBe('no answer within 50 ms');
   });
 });

@@ -237,6 +237,31 @@ describe('faults', () => {
     expect(it.traceLosses).toEqual([[1, `${MAX_WAITING} traces are waiting to be written`]]);
   });
 
+  test('while a write hangs, the queues fill up to their limits, and what is lost is told of', async () => {
+    const it = given();
+    const hung = Promise.withResolvers<Written>();
+    it.write = () => hung.promise;
+    add(it, 500);
+    await vi.advanceTimersByTimeAsync(1000);
+    add(it, MAX_WAITING - 500);
+    const asked = Array.from({ length: MAX_WAITING }, () => it.writer.ask(KEEP));
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(it.losses).toEqual([]);
+    add(it, 3);
+    await expect(it.writer.ask(KEEP)).rejects.toThrow('5000 questions are waiting for the file');
+    await vi.advanceTimersByTimeAsync(200);
+    expect(it.losses).toEqual([[3, '5000 decisions are waiting to be written']]);
+    expect(it.writer.waiting).toBe(MAX_WAITING);
+    it.write = well;
+    hung.resolve({ answers: [], hopeless: [] });
+    await vi.advanceTimersByTimeAsync(200);
+    expect(await Promise.all(asked)).toHaveLength(MAX_WAITING);
+    await it.writer.flush();
+    expect(it.writer.waiting).toBe(0);
+    expect(sizes(it).reduce((sum, size) => sum + size, 0)).toBe(MAX_WAITING);
+    expect(it.writer.close()).toBe(0);
+  });
+
   test('flush tells that it could not, and close says how many stay unwritten', async () => {
     const it = given();
     it.write = fails('failed');

@@ -1,6 +1,6 @@
 import type { CheckDefinition, CheckTools, MessageFacts } from '../../../src/checks/check.ts';
 import { CheckRun } from '../../../src/checks/runner.ts';
-import type { MailAuth } from '../../../src/ports/mail-auth.ts';
+import type { BodyVerification, MailAuth } from '../../../src/ports/mail-auth.ts';
 import type { Outcome } from '../../../src/verdict/finding.ts';
 import { checkTools } from '../../support/checks.ts';
 import { message, type MessageValues } from '../../support/mail.ts';
@@ -16,9 +16,14 @@ export function toolsWith(mailAuth: Partial<MailAuth>): CheckTools {
   return {
     ...checkTools(),
     clock: CLOCK,
-    mailAuth: { spf: refuse, dkim: refuse, dmarc: refuse, ...mailAuth },
+    mailAuth: { spf: refuse, dkim: refuse, arc: refuse, dmarc: refuse, ...mailAuth },
     hostname: 'mx.example',
   };
+}
+
+/** A verification that needs no more than it knows. */
+export function known<T>(result: T | Promise<T>): BodyVerification<T> {
+  return { needsBody: false, write: () => undefined, end: () => result };
 }
 
 export function messageFacts(values: MessageValues = {}): MessageFacts {

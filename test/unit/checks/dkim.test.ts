@@ -6,7 +6,7 @@ import { createMailAuth } from '../../../src/adapters/mail-auth.ts';
 import { dkimCheck } from '../../../src/checks/dkim.ts';
 import type { DkimResult, DkimResultWord } from '../../../src/ports/mail-auth.ts';
 import { Zone } from '../../support/zone.ts';
-import { CLOCK, messageFacts, outcome, toolsWith } from './auth-facts.ts';
+import { CLOCK, known, messageFacts, outcome, toolsWith } from './auth-facts.ts';
 
 const WORDS: readonly DkimResultWord[] = ['pass', 'fail', 'policy', 'neutral', 'temperror', 'permerror'];
 
@@ -22,7 +22,7 @@ function result(word: DkimResultWord): DkimResult {
 
 describe('dkim', () => {
   test('one finding for each signature, in their order', async () => {
-    const tools = toolsWith({ dkim: () => Promise.resolve(WORDS.map(result)) });
+    const tools = toolsWith({ dkim: () => known(WORDS.map(result)) });
     const found = await outcome(dkimCheck, { facts: messageFacts(), tools });
     const findings = WORDS.map((word) => ({
       code: `dkim.${word}`,
@@ -33,7 +33,7 @@ describe('dkim', () => {
   });
 
   test('an unsigned message', async () => {
-    const tools = toolsWith({ dkim: () => Promise.resolve([]) });
+    const tools = toolsWith({ dkim: () => known([]) });
     expect(await outcome(dkimCheck, { facts: messageFacts(), tools })).toMatchObject({
       findings: [{ code: 'dkim.none', auth: { method: 'dkim', result: 'none', properties: [] } }],
     });

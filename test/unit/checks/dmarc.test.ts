@@ -2,10 +2,14 @@ import { describe, expect, test } from 'vitest';
 
 import { createMailAuth } from '../../../src/adapters/mail-auth.ts';
 import type { CheckDefinition } from '../../../src/checks/check.ts';
+import { arcCheck } from '../../../src/checks/arc.ts';
 import { dkimCheck } from '../../../src/checks/dkim.ts';
 import { dmarcCheck } from '../../../src/checks/dmarc.ts';
+import { CheckRun } from '../../../src/checks/runner.ts';
 import { spfCheck } from '../../../src/checks/spf.ts';
 import type {
+  ArcHop,
+  ArcResult,
   DkimResultWord,
   DmarcPolicy,
   DmarcQuery,
@@ -16,7 +20,9 @@ import type {
 import type { Outcome } from '../../../src/verdict/finding.ts';
 import { client, envelope } from '../../support/mail.ts';
 import { Zone } from '../../support/zone.ts';
-import { CLOCK, messageFacts, outcomes, toolsWith } from './auth-facts.ts';
+import { CLOCK, known, messageFacts, outcomes, toolsWith } from './auth-facts.ts';
+
+const NO_CHAIN: ArcResult = { result: 'none', detail: '', hops: [], oldestPass: null };
 
 interface World {
   readonly spf?: SpfResultWord | 'unavailable';
@@ -25,6 +31,9 @@ interface World {
   /** What DMARC says; `aligned`: pass when example.com is among the domains, else fail with p=reject. */
   readonly dmarc?: DmarcResult | 'aligned';
   readonly sender?: string;
+  /** What the chain comes to, and whose word is taken. */
+  readonly arc?: ArcResult;
+  readonly trusted?: readonly string[];
   readonly checks?: readonly CheckDefinition[];
 }
 
@@ -45,8 +54,8 @@ function auth(world: World, asked: DmarcQuery[]): MailAuth {
       return Promise.resolve({ result, domain: 'x', detail: '', explanation: null });
     },
     dkim: () => {
-      if (dkim === 'unavailable') return Promise.reject(new Error('broken'));
-      return Promise.resolve(
+      if (dkim === 'unavailable') throw new Error('broken');
+      return known(
         dkim.map(([domain, result]) => ({
           result,
           domain,
@@ -56,6 +65,7 @@ function auth(world: World, asked: DmarcQuery[]): MailAuth {
         })),
       );
     },
+    arc: () => known(world.arc ?? NO_CHAIN),
     dmarc: (query) => {
       asked.push(query);
       if (dmarc !== 'aligned') return Promise.resolve(dmarc);
@@ -74,7 +84,12 @@ async function made(world: World, asked: DmarcQuery[] = []): Promise<Outcome> {
     }),
     headers: 'From: a@example.com\r\n',
   });
-  const all = await outcomes(checks, { facts, tools: toolsWith(auth(world, asked)) });
+  const arc = arcCheck.bind({ trusted_sealers: world.trusted ?? [] }, 5000);
+  const bound = checks.flatMap((check) => [...(check === dmarcCheck ? [arc] : []), check.bind({}, 5000)]);
+  const run = new CheckRun(bound, toolsWith(auth(world, asked)), facts.direction);
+  run.startMail(facts);
+  run.startMessage(facts);
+  const all = await run.settle();
   const own = all.find(({ check }) => check === 'dmarc');
   if (own === undefined) throw new Error('there is no outcome');
   return own;
@@ -213,5 +228,136 @@ describe('what it rests on is not complete', () => {
     const facts = messageFacts({ headers: 'From: a@example.com\r\n' });
     const [own] = await outcomes([dmarcCheck], { facts, tools, deadlineMs: 500 });
     expect(own).toMatchObject({ kind: 'found', findings: [{ code: 'dmarc.temperror' }] });
+  });
+});
+
+/** A chain with these sets, the newest first: who sealed, and what he recorded. */
+function chain(...hops: readonly (readonly [sealer: string, results: string, signer?: string])[]): ArcResult {
+  const listed = hops.map(([sealer, results, signer = sealer], index): ArcHop => {
+    const instance = hops.length - index;
+    return { instance, sealer, signer, results: ` i=${instance}; ${sealer}; ${results}` };
+  });
+  return { result: 'pass', detail: 'sealed', hops: listed, oldestPass: 0 };
+}
+
+const REFUSED = 'dmarc.fail-reject,dmarc.both-fail';
+const PASSED = 'dmarc=pass header.from=example.com';
+const TRUSTED = { spf: 'fail', trusted: ['lists.example', 'big.example'] } as const;
+
+describe('a trusted sealer says that it passed', () => {
+  test.each<readonly [string, World, string]>([
+    ['the only one', { arc: chain(['lists.example', PASSED]) }, 'dmarc.override'],
+    [
+      'the one before a trusted one',
+      { arc: chain(['big.example', 'arc=pass'], ['lists.example', PASSED]) },
+      'dmarc.override',
+    ],
+    ['by DKIM alone', { arc: chain(['lists.example', 'dkim=pass header.d=example.com']) }, 'dmarc.override'],
+    [
+      'by DKIM, told by i=',
+      { arc: chain(['lists.example', 'dkim=pass header.i=@example.com']) },
+      'dmarc.override',
+    ],
+    [
+      'by SPF alone',
+      { arc: chain(['lists.example', 'spf=pass smtp.mailfrom=a@example.com']) },
+      'dmarc.override',
+    ],
+    [
+      'it has no policy',
+      { arc: chain(['lists.example', PASSED]), dmarc: dmarcResult('fail') },
+      'dmarc.override',
+    ],
+    [
+      'though its policy is quarantine',
+      { arc: chain(['lists.example', PASSED]), dmarc: dmarcResult('fail', 'quarantine') },
+      'dmarc.override',
+    ],
+    ['it passes without him', { spf: 'pass', arc: chain(['lists.example', PASSED]) }, 'dmarc.pass'],
+    ['nobody is trusted', { trusted: [], arc: chain(['lists.example', PASSED]) }, REFUSED],
+    [
+      'another sealed after him',
+      { arc: chain(['evil.example', 'arc=pass'], ['lists.example', PASSED]) },
+      REFUSED,
+    ],
+    [
+      'another signed the message for him',
+      { arc: chain(['lists.example', PASSED, 'evil.example']) },
+      REFUSED,
+    ],
+    ['a subdomain of his', { arc: chain(['a.lists.example', PASSED]) }, REFUSED],
+    ['of another author', { arc: chain(['lists.example', 'dmarc=pass header.from=evil.example']) }, REFUSED],
+    ['of nobody', { arc: chain(['lists.example', 'dmarc=pass']) }, REFUSED],
+    ['that it failed', { arc: chain(['lists.example', 'dmarc=fail header.from=example.com']) }, REFUSED],
+    [
+      'that another domain signed it',
+      { arc: chain(['lists.example', 'dkim=pass header.d=evil.example']) },
+      REFUSED,
+    ],
+    ['in a comment', { arc: chain(['lists.example', `spf=fail (; ${PASSED})`]) }, REFUSED],
+    ['in quotes', { arc: chain(['lists.example', `spf=fail smtp.helo="; ${PASSED}"`]) }, REFUSED],
+    ['by no grammar', { arc: chain(['lists.example', `spf; ${PASSED}`]) }, REFUSED],
+    ['in a chain that is broken', { arc: { ...chain(['lists.example', PASSED]), result: 'fail' } }, REFUSED],
+    [
+      'in a chain whose key is not there just now',
+      { arc: { ...chain(['lists.example', PASSED]), result: 'temperror' } },
+      'dmarc.temperror',
+    ],
+    [
+      'nothing, in such a chain',
+      { arc: { ...chain(['lists.example', 'none']), result: 'temperror' } },
+      REFUSED,
+    ],
+  ])('%s: %s', async (_, world, expected) => {
+    expect(await verdict({ ...TRUSTED, ...world })).toBe(expected);
+  });
+
+  test('it is recorded with his name', async () => {
+    const own = await made({
+      ...TRUSTED,
+      arc: chain(['big.example', 'arc=pass'], ['lists.example', PASSED]),
+    });
+    expect(own).toMatchObject({
+      findings: [
+        {
+          code: 'dmarc.override',
+          detail: 'it is fail; but it passed for lists.example, which is trusted (ARC i=1)',
+          auth: {
+            method: 'dmarc',
+            result: 'fail',
+            comment: 'overridden: arc=pass, sealed by lists.example (i=1)',
+          },
+        },
+      ],
+    });
+  });
+});
+
+describe('both fail', () => {
+  test.each<readonly [string, World, string]>([
+    ['SPF, and no signature', { spf: 'fail', dmarc: dmarcResult('none') }, 'dmarc.none,dmarc.both-fail'],
+    [
+      'SPF, and a broken signature',
+      { spf: 'fail', dkim: [['a.example', 'fail']] },
+      'dmarc.fail-reject,dmarc.both-fail',
+    ],
+    ['SPF softly', { spf: 'softfail', dmarc: dmarcResult('none') }, 'dmarc.none'],
+    [
+      'SPF, and another domain signed',
+      { spf: 'fail', dkim: [['a.example', 'pass']], dmarc: dmarcResult('none') },
+      'dmarc.none',
+    ],
+    [
+      'SPF, and a key is not there just now',
+      { spf: 'fail', dkim: [['a.example', 'temperror']], dmarc: dmarcResult('none') },
+      'dmarc.none',
+    ],
+    [
+      'SPF, and DKIM is not checked',
+      { spf: 'fail', checks: [spfCheck, dmarcCheck], dmarc: dmarcResult('none') },
+      'dmarc.none',
+    ],
+  ])('%s: %s', async (_, world, expected) => {
+    expect(await verdict(world)).toBe(expected);
   });
 });

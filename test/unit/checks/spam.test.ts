@@ -93,6 +93,89 @@ describe('the spam check', () => {
     expect(requests).toHaveLength(1);
   });
 
+  it('scans the first max_size octets of a larger one when it is told to', async () => {
+    const requests: ScanRequest[] = [];
+    const options = { max_size: '1KiB', truncate: true };
+    const over = message({ headers: 'A: 1\r\n', body: 'x'.repeat(1024 - 5) });
+    expect(await run(over, { scanner: scanner(requests) }, options)).toMatchObject([
+      { findings: [{ code: 'spam.truncated' }, { code: 'spam.scored' }] },
+    ]);
+    expect(requests).toMatchObject([{ bodyOctets: 1024 - 6 }]);
+    const fits = message({ headers: 'A: 1\r\n', body: 'x'.repeat(1024 - 6) });
+    expect(await run(fits, { scanner: scanner(requests) }, options)).toMatchObject([
+      { findings: [{ code: 'spam.scored' }] },
+    ]);
+    const allHeaders = message({ headers: `A: ${'x'.repeat(1024 - 4)}\r\n`, body: '' });
+    expect(await run(allHeaders, { scanner: scanner(requests) }, options)).toMatchObject([
+      { findings: [{ code: 'spam.too-large' }] },
+    ]);
+    expect(requests).toHaveLength(2);
+  });
+
+  it.each([
+    ['none', undefined, ['zeus+tag@olimpus.example'], null],
+    ['none', 'site', ['zeus@olimpus.example'], 'site'],
+    ['recipient', undefined, ['Zeus+tag@Olimpus.example'], 'zeus@olimpus.example'],
+    ['recipient', undefined, ['zeus@olimpus.example', 'ZEUS+a@olimpus.example'], 'zeus@olimpus.example'],
+    ['recipient', undefined, ['zeus@olimpus.example', 'hera@olimpus.example'], null],
+    ['recipient', 'site', ['zeus@olimpus.example', 'hera@olimpus.example'], 'site'],
+    ['domain', 'site', ['zeus@olimpus.example', 'hera@olimpus.example'], 'olimpus.example'],
+    ['domain', 'site', ['zeus@olimpus.example', 'thor@valhalla.example'], 'site'],
+    ['domain', 'site', [], 'site'],
+  ])('user = %j with default_user %j, for %j: %j', async (user, fallback, to, wanted) => {
+    const requests: ScanRequest[] = [];
+    const checked = message({ envelope: envelope({ recipients: to.map((path) => `<${path}>`) }) });
+    const options = fallback === undefined ? { user } : { user, default_user: fallback };
+    await run(checked, { scanner: scanner(requests) }, options);
+    expect(requests).toMatchObject([{ user: wanted }]);
+  });
+
+  it('scans what goes out when it is told to, by login or by network, and asks for the score alone', async () => {
+    const login = envelope({ direction: 'out', client: client({ login: 'zeus' }) });
+    const network = envelope({ direction: 'out', client: client({ login: null }) });
+    const scanned = async (options: object): Promise<string[]> => {
+      const requests: ScanRequest[] = [];
+      for (const from of [login, network])
+        await run(message({ envelope: from }), { scanner: scanner(requests) }, options);
+      return requests.map(({ message: { envelope: of }, wanted }) => `${of.client.login} ${wanted}`);
+    };
+    expect(await scanned({})).toEqual([]);
+    expect(await scanned({ logins: true })).toEqual(['zeus score']);
+    expect(await scanned({ own_networks: true })).toEqual(['null score']);
+    expect(await scanned({ logins: true, own_networks: true })).toEqual(['zeus score', 'null score']);
+  });
+
+  it('wants a new body at the milter alone, of incoming mail that was scanned whole', async () => {
+    const wanted = async (values: Partial<Message>, options: object): Promise<string | undefined> => {
+      const requests: ScanRequest[] = [];
+      const all = { rewrite_body: true, logins: true, own_networks: true, ...options };
+      await run({ ...message(), ...values }, { scanner: scanner(requests) }, all);
+      return requests[0]?.wanted;
+    };
+    expect(await wanted({}, {})).toBe('rewriting');
+    expect(await wanted({}, { rewrite_body: false })).toBe('fields');
+    expect(await wanted({ received: true }, {})).toBe('fields');
+    expect(await wanted({ envelope: envelope({ direction: 'out' }) }, {})).toBe('score');
+    const large = message({ body: 'x'.repeat(2000) });
+    expect(await wanted(large, { max_size: '1KiB', truncate: true })).toBe('fields');
+  });
+
+  it.each([
+    ['reject', 'spam.action-reject'],
+    ['add header', 'spam.action-add-header'],
+    ['soft reject', 'spam.action-soft-reject'],
+    ['rewrite subject', 'spam.action-rewrite-subject'],
+    ['greylist', 'spam.action-greylist'],
+    ['quarantine', 'spam.action-other'],
+  ])('gives what the scanner would do as a finding of its own: %s', async (action, code) => {
+    const own: SpamScanner = { ...scanner(), scan: async () => ({ ...HAM_SCAN, action }) };
+    expect(await run(message(), { scanner: own })).toMatchObject([
+      { findings: [{ code: 'spam.scored' }, { code, detail: `the scanner says "${action}"` }] },
+    ]);
+    expect(Object.keys(spamCheck.codes)).toContain(code);
+    expect(spamCheck.codes[code]?.action).toBe('ignore');
+  });
+
   it('shows no field to the scanner that claims what only a scanner, the envelope or we can know', async () => {
     const { hide } = await requestFor(message());
     const hidden = [
@@ -134,7 +217,16 @@ describe('what is shown above the message', () => {
     ['a client without a name', { name: null }, 'from odin.valhalla.example (unknown [192.0.2.20])'],
     ['IPv6', { address: '2001:db8::1' }, '[IPv6:2001:db8::1])'],
     ['TLS', { tls: { protocol: 'TLSv1.3', cipher: 'x', bits: 256 } }, ' with ESMTPS id '],
-    ['a login', { tls: { protocol: 'TLSv1.3', cipher: 'x', bits: 256 }, login: 'thor' }, ' with ESMTPSA id '],
+    [
+      'a login',
+      { login: 'th(o)r' },
+      ' [192.0.2.20])\r\n\t(Authenticated sender: th?o?r)\r\n\tby mx.olimpus.example ',
+    ],
+    [
+      'a login over TLS',
+      { tls: { protocol: 'TLSv1.3', cipher: 'x', bits: 256 }, login: 'thor' },
+      ' with ESMTPSA id ',
+    ],
     [
       'a client without HELO',
       { helo: null },

@@ -73,7 +73,11 @@ describe('help and version', () => {
 });
 
 test.each([
-  [[], 'which command? There are run, check, wire, history, limits, logins, quota and sender', 'postern --help'],
+  [
+    [],
+    'which command? There are run, check, wire, import, history, limits, logins, quota, sender and quarantine',
+    'postern --help',
+  ],
   [['chekc'], 'there is no command "chekc"; did you mean "check"?', 'postern --help'],
   [['serve'], 'there is no command "serve"', 'postern --help'],
   [['--verbose'], 'unknown option --verbose', 'postern --help'],
@@ -123,10 +127,26 @@ describe('postern check', () => {
       '  name servers  192.0.2.53:53',
       '  checks        spf, dkim, dmarc',
       '  signing       no keys: outgoing mail is not signed',
+      '  sealing       no ARC seals',
       '  overrides     for 2 domains and users',
       "note: policyd.deadline: 100 s is not less than Postfix's smtpd_policy_service_timeout (usually 100 s); raise that one too",
       '',
     ]);
+  });
+
+  test('a key that can not be used is a mistake, and the summary is printed all the same', async () => {
+    await writeFile(join(folder, 'open.private'), 'no key', { mode: 0o644 });
+    const path = join(folder, 'keys.toml');
+    await writeFile(
+      path,
+      'site.hostname = "mx.example.org"\n[[signing.key]]\ndomain = "example.org"\nselector = "s"\nfile = "open.private"\n',
+    );
+    const { code, stdout, stderr } = await postern('check', '--config', path);
+    expect(code).toBe(78);
+    expect(stdout).toContain(`${path}: 1 of the signing keys can't be used\n`);
+    expect(stderr).toBe(
+      `${path}:5:8: signing.key[1].file: "${join(folder, 'open.private')}" is open to everybody (mode 0644); take the permissions away: chmod 600\n`,
+    );
   });
 
   test('prints every mistake on stderr and ends with 78', async () => {

@@ -10,6 +10,10 @@ import { z } from 'zod';
 import { mailCheck } from '../../../src/checks/check.ts';
 import { duration } from '../../../src/checks/options.ts';
 import type { Config } from '../../../src/config/config.ts';
+import type { FileKeys } from '../../../src/adapters/key-files.ts';
+import type { Problem } from '../../../src/config/errors.ts';
+import type { SigningKey } from '../../../src/ports/signing-keys.ts';
+import { keysOf } from '../../support/signing-keys.ts';
 import { loadConfig } from '../../../src/config/load.ts';
 import { parseMailbox } from '../../../src/mail/address.ts';
 import { rulesFor } from '../../../src/verdict/rules.ts';
@@ -53,7 +57,7 @@ test('without a file, the defaults hold', async () => {
   expect(config.path).toBeNull();
   expect(config.file.site.hostname.split('.')[0]).toBe(hostname().split('.')[0]);
   expect(config.authservId).toBe(config.file.site.hostname);
-  expect(config.checks.map(({ name }) => name)).toEqual(['spf', 'dkim', 'dmarc', 'spam']);
+  expect(config.checks.map(({ name }) => name)).toEqual(['spf', 'virus', 'dkim', 'arc', 'dmarc', 'spam']);
   expect(config.policy.site.thresholds).toEqual({ tag: 5, junk: null, reject: null });
   expect(config.policy.site.subjectTag).toBe('[SPAM]');
   expect(config.policy.site.unavailable.get('spf')).toEqual({ action: { kind: 'defer' }, mode: 'enforce' });
@@ -62,13 +66,23 @@ test('without a file, the defaults hold', async () => {
     bodyCanonicalization: 'relaxed',
     oversign: config.file.signing.oversign,
     expire: null,
+    lineLimit: 998,
+    identity: ['from'],
+    withoutKey: 'defer',
+    tableOnly: false,
+    table: [],
     keys: [],
+    folder: null,
+    subdomains: false,
+    enabled: false,
   });
+  expect(config.sealing).toBeNull();
   expect(config.file.milter.mode).toBe(0o660);
   expect(config.file.spamd).toEqual({
     enabled: 'auto',
-    address: { kind: 'tcp', host: '127.0.0.1', port: 783 },
+    address: [{ kind: 'tcp', host: '127.0.0.1', port: 783 }],
     max_connections: 5,
+    timeout: 30_000,
   });
 });
 
@@ -169,6 +183,33 @@ rules."dkim.none" = "ignore"
   });
 });
 
+test('outgoing mail has bands of its own where the file says so, with the rules of the site', async () => {
+  const same = await loaded('');
+  expect(same.outgoingPolicy).toBe(same.policy);
+  const { policy, outgoingPolicy } = await loaded(
+    'thresholds.tag = 4\nthresholds.outgoing.tag = false\nthresholds.outgoing.reject = 12\n[[override]]\nrecipients = ["a@example.org"]\nthresholds.reject = 20\n',
+  );
+  expect(policy.site.thresholds).toEqual({ tag: 4, junk: null, reject: null });
+  expect(outgoingPolicy.site).toEqual({
+    ...policy.site,
+    thresholds: { tag: null, junk: null, reject: 12 },
+  });
+  expect(outgoingPolicy.overrides.get('a@example.org')?.thresholds).toEqual({
+    tag: null,
+    junk: null,
+    reject: 20,
+  });
+});
+
+test('a scanner has one address or several', async () => {
+  const one = { kind: 'unix', path: '/run/spamd.sock' } as const;
+  const other = { kind: 'tcp', host: '192.0.2.7', port: 783 } as const;
+  const address = async (text: string): Promise<unknown> =>
+    (await loaded(`[spamd]\naddress = ${text}\n`)).file.spamd.address;
+  expect(await address('"unix:/run/spamd.sock"')).toEqual([one]);
+  expect(await address('["unix:/run/spamd.sock", "192.0.2.7:783"]')).toEqual([one, other]);
+});
+
 describe('checks', () => {
   const probe = mailCheck({
     name: 'probe',
@@ -210,7 +251,9 @@ describe('checks', () => {
 
   test('are left out when they are switched off', async () => {
     expect((await loaded('[checks.spf]\nenabled = false\n')).checks.map(({ name }) => name)).toEqual([
+      'virus',
       'dkim',
+      'arc',
       'dmarc',
       'spam',
     ]);
@@ -225,11 +268,25 @@ async function write(name: string, key: string | Buffer, mode = 0o600): Promise<
   await writeFile(join(folder, name), key, { mode });
 }
 
+async function faults(toml: string): Promise<readonly Problem[]> {
+  const result = await load(toml);
+  if (!result.ok) throw new Error(JSON.stringify(result.problems));
+  return result.faults;
+}
+
+function keysIn({ files }: FileKeys): readonly SigningKey[] {
+  return files.flatMap(({ state }) => (state.kind === 'usable' ? [state.key] : []));
+}
+
 describe('signing keys', () => {
   test('an RSA key as opendkim-genkey makes it (PKCS #1), from the folder of the file', async () => {
     const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
     await write('mail.private', privateKey.export({ type: 'pkcs1', format: 'pem' }));
-    const [key] = (await loaded(entry('mail.private'))).signing.keys;
+    const config = await loaded(entry('mail.private'));
+    expect(config.signing.keys).toEqual([
+      { domain: 'example.org', selector: 'mail', subdomains: true, path: join(folder, 'mail.private') },
+    ]);
+    const [key] = keysIn(await keysOf(config));
     expect(key).toMatchObject({
       domain: 'example.org',
       selector: 'mail',
@@ -242,7 +299,7 @@ describe('signing keys', () => {
   test('an Ed25519 key by its absolute path', async () => {
     const { privateKey } = generateKeyPairSync('ed25519');
     await write('ed.private', privateKey.export({ type: 'pkcs8', format: 'pem' }));
-    const [key] = (await loaded(entry(join(folder, 'ed.private')))).signing.keys;
+    const [key] = keysIn(await keysOf(await loaded(entry(join(folder, 'ed.private')))));
     expect(key?.algorithm).toBe('ed25519-sha256');
   });
 
@@ -254,26 +311,26 @@ describe('signing keys', () => {
     expect(await notes(entry('rsa-1024'))).toEqual([
       `signing.key[1].file: "${join(folder, 'rsa-1024')}" is an RSA key of 1024 bits; 2048 bits are better`,
     ]);
-    expect((await load(entry('rsa-1023'))).ok).toBe(false);
+    expect(await faults(entry('rsa-1023'))).toHaveLength(1);
   });
 
   test("systemd's credentials may show group bits, other files may not", async () => {
     const { privateKey } = generateKeyPairSync('ed25519');
     await write('credential', privateKey.export({ type: 'pkcs8', format: 'pem' }), 0o440);
-    expect((await load(entry('credential'))).ok).toBe(false);
+    expect(await faults(entry('credential'))).toHaveLength(1);
     vi.stubEnv('CREDENTIALS_DIRECTORY', folder);
-    expect((await load(entry('credential'))).ok).toBe(true);
+    expect(await faults(entry('credential'))).toEqual([]);
     vi.stubEnv('CREDENTIALS_DIRECTORY', folder.slice(0, -1));
-    expect((await load(entry('credential'))).ok).toBe(false);
+    expect(await faults(entry('credential'))).toHaveLength(1);
   });
 
   test('a file of 64 KiB is read, a larger one is not', async () => {
     const pem = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' });
     await write('full', String(pem).padEnd(65_536, '\n'));
     await write('over', String(pem).padEnd(65_537, '\n'));
-    expect((await load(entry('full'))).ok).toBe(true);
-    const result = await load(entry('over'));
-    expect(result.ok ? '' : result.problems[0]?.wrong).toContain('it has more than 65536 octets');
+    expect(await faults(entry('full'))).toEqual([]);
+    const [fault] = await faults(entry('over'));
+    expect(fault?.wrong).toContain('it has more than 65536 octets');
   });
 });
 

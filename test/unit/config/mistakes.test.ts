@@ -37,8 +37,8 @@ async function mistakes(content: string | Uint8Array): Promise<string[]> {
   const path = join(folder, 'postern.toml');
   await writeFile(path, content);
   const result = await loadConfig(path);
-  if (result.ok) return [];
-  return result.problems.map((problem) => formatProblem(problem).replaceAll(`${folder}/`, ''));
+  const problems = result.ok ? result.faults : result.problems;
+  return problems.map((problem) => formatProblem(problem).replaceAll(`${folder}/`, ''));
 }
 
 const ADDRESS = 'expected "host:port" (IPv6 in brackets: "[::1]:25") or "unix:/absolute/path"';
@@ -256,6 +256,32 @@ const MISTAKES: readonly Mistake[] = [
     says: ['postern.toml:2:1: unavailable.spamd: no such check; did you mean "spam"?'],
   },
   {
+    name: 'bands of outgoing mail in the wrong order, with what they take over',
+    file: '[thresholds]\nreject = 15\noutgoing.tag = 16\n',
+    says: [
+      'postern.toml:3:16: thresholds.outgoing.tag: tag at 16 points is above reject at 15 points; expected 15 or less',
+    ],
+  },
+  {
+    name: 'two scanners at once',
+    file: '[spamd]\nenabled = true\n[rspamd]\nenabled = true\n',
+    says: [
+      'postern.toml:4:11: rspamd.enabled: spamd.enabled is true, and only one of them can give the score; expected false here or there',
+    ],
+  },
+  {
+    name: 'a scanner without a port',
+    file: '[spamd]\naddress = "spamd.example.org"\n',
+    says: [
+      'postern.toml:2:11: spamd.address: found "spamd.example.org"; expected "host:port" (IPv6 in brackets: "[::1]:783") or "unix:/absolute/path", or a list of 1 to 16 of these',
+    ],
+  },
+  {
+    name: 'a list without an address',
+    file: '[spamd]\naddress = []\n',
+    says: ['postern.toml:2:11: spamd.address: found an empty list; expected at least 1 entry'],
+  },
+  {
     name: 'bands in the wrong order',
     file: '[thresholds]\ntag = 6\njunk = 10\nreject = 8\n',
     says: [
@@ -294,7 +320,9 @@ const MISTAKES: readonly Mistake[] = [
   {
     name: 'the name of a check in place of a finding code',
     file: '[rules]\nspam = "junk"\n',
-    says: ['postern.toml:2:1: rules.spam: no check finds this; expected "spam.scored" or "spam.too-large"'],
+    says: [
+      'postern.toml:2:1: rules.spam: no check finds this; expected "spam.scored", "spam.too-large", "spam.truncated", "spam.action-greylist", "spam.action-add-header", "spam.action-rewrite-subject", "spam.action-soft-reject", "spam.action-reject" or "spam.action-other"',
+    ],
   },
   {
     name: 'bands of the site in the wrong order, which an override takes over: named once',

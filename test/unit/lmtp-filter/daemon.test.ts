@@ -307,7 +307,7 @@ test('a reload is for new sessions; those under way keep their configuration', a
   await using other = await FakeDovecot.open();
   await using before = await running.client();
   const { file } = running.config;
-  const upstream = { kind: 'tcp', host: '127.0.0.1', port: other.port } as const;
+  const upstream = [{ kind: 'tcp', host: '127.0.0.1', port: other.port }] as const;
   running.daemon.reload({
     ...running.config,
     file: { ...file, 'lmtp-filter': { ...file['lmtp-filter'], upstream, max_message_size: 12_345 } },

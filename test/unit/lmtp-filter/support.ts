@@ -20,6 +20,7 @@ import type { Daemon } from '../../../src/runtime/daemon.ts';
 import { openListener, type Listener } from '../../../src/runtime/listener.ts';
 import type { Finding } from '../../../src/verdict/finding.ts';
 import { checkTools } from '../../support/checks.ts';
+import { NO_QUARANTINE } from '../../support/no-quarantine.ts';
 import { FakeDovecot } from '../../support/players/fake-dovecot.ts';
 import { LmtpTalk } from '../../support/players/lmtp-talk.ts';
 
@@ -151,7 +152,7 @@ function testTools(): TestTools {
     { level: 'debug', formatters: { level: (label) => ({ level: label }) } },
     { write: (line: string) => void lines.push(LOG_LINE.parse(JSON.parse(line))) },
   );
-  return { log, registry: new Registry(), store: testStore(), checks, lines };
+  return { log, registry: new Registry(), store: testStore(), checks, quarantine: NO_QUARANTINE, lines };
 }
 
 export interface Running extends AsyncDisposable {

@@ -10,20 +10,29 @@ import {
   UpstreamPool,
   type UpstreamObserver,
 } from '../../../src/lmtp-filter/upstream.ts';
-import { UpstreamError } from '../../../src/lmtp-filter/upstream-connection.ts';
+import type { UpstreamTls } from '../../../src/lmtp-filter/upstream-dial.ts';
+import { UpstreamError } from '../../../src/lmtp-filter/upstream-error.ts';
 import { FakeDovecot } from '../../support/players/fake-dovecot.ts';
 
 const MAIL = 'MAIL FROM:<thor@valhalla.local>';
 
-function poolFor(port: number, timeoutMs = 5000): { pool: UpstreamPool; counts: number[] } {
+function poolFor(
+  port: number,
+  timeoutMs = 5000,
+  tls: UpstreamTls | null = null,
+): { pool: UpstreamPool; counts: number[]; health: boolean[] } {
   const counts: number[] = [];
+  const health: boolean[] = [];
   const observe: UpstreamObserver = {
     connected: () => {},
     failed: () => {},
-    open: (count) => void counts.push(count),
+    open: (change) => void counts.push(change),
+    health: (_, up) => void health.push(up),
+    forget: () => {},
   };
   const address = { kind: 'tcp', host: '127.0.0.1', port } as const;
-  return { pool: new UpstreamPool({ address, timeoutMs, hostname: 'mx.olimpus.example' }, observe), counts };
+  const options = { address, timeoutMs, hostname: 'mx.olimpus.example', tls };
+  return { pool: new UpstreamPool(options, observe), counts, health };
 }
 
 afterEach(() => {
@@ -73,7 +82,7 @@ test('an idle connection is ended before Dovecot does it', async () => {
   expect(connection.usable).toBe(true);
   vi.advanceTimersByTime(1);
   expect(connection.usable).toBe(false);
-  expect(counts).toEqual([1, 0]);
+  expect(counts).toEqual([1, -1]);
 });
 
 test('so many idle connections are kept, and one more is ended', async () => {
@@ -162,8 +171,8 @@ test('Dovecot on a unix socket', async () => {
   });
   await new Promise<void>((resolve) => server.listen(path, resolve));
   const pool = new UpstreamPool(
-    { address: { kind: 'unix', path }, timeoutMs: 5000, hostname: 'x' },
-    { connected: () => {}, failed: () => {}, open: () => {} },
+    { address: { kind: 'unix', path }, timeoutMs: 5000, hostname: 'x', tls: null },
+    { connected: () => {}, failed: () => {}, open: () => {}, health: () => {}, forget: () => {} },
   );
   expect((await pool.begin(() => [MAIL])).reply.code).toBe(250);
   expect(lines).toEqual(['LHLO x\r\n', `${MAIL}\r\n`]);

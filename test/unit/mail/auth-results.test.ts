@@ -91,7 +91,7 @@ describe('authservIdOf', () => {
     )) {
       authservIdOf(text);
       authservIdOf(`"${text}`);
-      claimsAuthservId(text, OURS);
+      claimsAuthservId(text, [OURS]);
     }
     expect(performance.now() - begun).toBeLessThan(5000);
   });
@@ -111,12 +111,19 @@ describe('claimsAuthservId', () => {
     '\xa0mx.olimpus.example; spf=pass',
     ' \rmx.olimpus.example; spf=pass',
     ' a.example mx.olimpus.example',
+    // A version, comments in comments, an escaped bracket, a quote that begins inside a comment.
+    ' mx.olimpus.example 1(x); spf=pass',
+    ' ((a)(b)) mx.olimpus.example (c(d)) 1 ; spf=pass',
+    ' (\\)) mx.olimpus.example; spf=pass',
+    ' (") mx.olimpus.example; spf=pass (")',
+    ' "mx.olimpus\\.example" ; spf=pass',
+    ' mx.olimpus.example\r\n\t1;\r\n\tspf=pass',
     // What can't be read.
     '',
     ' (mx.olimpus.example; spf=pass',
     ' ; mx.olimpus.example; spf=pass',
   ])('%j passes for ours', (value) => {
-    expect(claimsAuthservId(value, OURS)).toBe(true);
+    expect(claimsAuthservId(value, [OURS])).toBe(true);
   });
 
   it.each([
@@ -127,10 +134,19 @@ describe('claimsAuthservId', () => {
     ' mx.olimpus.example-2; spf=pass',
     ' other.example',
   ])('%j does not', (value) => {
-    expect(claimsAuthservId(value, OURS)).toBe(false);
+    expect(claimsAuthservId(value, [OURS])).toBe(false);
+  });
+
+  it.each([
+    ' mx2.olimpus.example; spf=pass',
+    ' (\\() "MX2\\.olimpus.example" 1; none',
+    '\r\n\tmx2.olimpus.example/1; x=y',
+  ])('%j passes for one of several names of ours', (value) => {
+    expect(claimsAuthservId(value, [OURS, 'mx2.olimpus.example'])).toBe(true);
+    expect(claimsAuthservId(value, [OURS])).toBe(false);
   });
 
   it('does not care how the configuration writes it', () => {
-    expect(claimsAuthservId(' mx.olimpus.example; none', 'MX.Olimpus.Example')).toBe(true);
+    expect(claimsAuthservId(' mx.olimpus.example; none', ['MX.Olimpus.Example'])).toBe(true);
   });
 });

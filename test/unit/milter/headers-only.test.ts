@@ -29,9 +29,16 @@ function tools(): CheckTools {
 
 /** The milter's last answer to a message of zeus with this header section. */
 async function answer(from: readonly string[], login = ZEUS): Promise<string> {
-  const { log, store, registry } = testTools();
+  const { log, store, registry, keys, quarantine } = testTools();
   const config = await configOf(ENABLED, [senderCheck, authorCheck]);
-  const session = new Session(config, { log, store, checks: tools(), metrics: milterMetrics(registry) });
+  const session = new Session(config, {
+    log,
+    store,
+    keys,
+    quarantine,
+    checks: tools(),
+    metrics: milterMetrics(registry),
+  });
   const decoder = new CommandDecoder();
   const fields = from.map((value) => packet('L', `From\0 ${value}\0`));
   decoder.push(
@@ -83,10 +90,19 @@ test.each<[what: string, checks: readonly CheckDefinition[], kept: boolean]>([
   ['a check of the header section', [senderCheck, authorCheck], false],
   ['a check of the body too', [senderCheck, authorCheck, readsBody], true],
 ])('outgoing mail with %s: whether its body is kept', async (_, checks, kept) => {
-  const { log, store, registry } = testTools();
+  const { log, store, registry, keys, quarantine } = testTools();
   const config = await configOf(checks.length === 0 ? '' : ENABLED, checks);
   const terms = negotiate({ version: 6, actions: 0x1ff, protocol: 0x1fffff });
-  const context = { config, terms, checks: tools(), store, log, metrics: milterMetrics(registry) };
+  const context = {
+    config,
+    terms,
+    keys,
+    quarantine,
+    checks: tools(),
+    store,
+    log,
+    metrics: milterMetrics(registry),
+  };
   const origin = { client: client({ login: ZEUS }), direction: 'out', nonSmtp: false } as const;
   const message = new Transaction(context, origin, `<${ZEUS}>`, []);
   expect(message.spool !== null).toBe(kept);

@@ -60,3 +60,11 @@ test('which events are answered follows from the terms', () => {
     expect(expectsReply(talking, event)).toBe(true);
   }
 });
+
+test('the body may be replaced where that is wanted, and only there', () => {
+  const offer = { version: 6, actions: 0x1ff, protocol: 0x1fffff };
+  expect(negotiate(offer, true).answer.actions).toBe(NEEDED | 0x002); // CHGBODY
+  expect(negotiate(offer, false).answer.actions).toBe(NEEDED);
+  expect(() => negotiate({ ...offer, actions: 0x1fd }, true)).toThrow(ProtocolError);
+  expect(negotiate({ ...offer, actions: 0x1fd }, false).answer.actions).toBe(NEEDED);
+});

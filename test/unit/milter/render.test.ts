@@ -76,6 +76,7 @@ function asMilterEdits(responses: readonly Response[]): MilterEdit[] {
         return { action: 'change', index: response.index, name: response.name, value: response.value };
       case 'add-header':
         return { action: 'add', index: 0, name: response.name, value: response.value };
+      case 'replace-body':
       case 'quarantine':
       case 'reply':
       case 'continue':
@@ -197,4 +198,26 @@ test('verdicts in the words of the protocol', () => {
     packet('y', `451 4.7.0 later (${TRACE})\0`).toString('latin1'),
     `451 4.7.0 later (${TRACE})`,
   ]);
+});
+
+test('a new body comes in pieces of at most 65,535 octets, all in a row behind the edits', () => {
+  const edits: Edit[] = [{ kind: 'insert', name: 'X-A', value: ' 1' }];
+  const pieces = (length: number): [string, number][] => {
+    const body = '\xe9'.repeat(length);
+    const { bytes } = renderVerdict(accept(), TRACE, HEADERS, edits, true, body);
+    const packets: [string, number][] = [];
+    for (let at = 0; at < bytes.length; at += 4 + bytes.readUInt32BE(at))
+      packets.push([bytes.toString('latin1', at + 4, at + 5), bytes.readUInt32BE(at) - 1]);
+    return packets.filter(([code]) => code !== 'i');
+  };
+  expect(pieces(65_535)).toEqual([
+    ['b', 65_535],
+    ['c', 0],
+  ]);
+  expect(pieces(65_536)).toEqual([
+    ['b', 65_535],
+    ['b', 1],
+    ['c', 0],
+  ]);
+  expect(pieces(0)).toEqual([['c', 0]]);
 });

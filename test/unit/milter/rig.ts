@@ -1,8 +1,10 @@
+import type { Quarantine } from '../../../src/ports/quarantine.ts';
 import { milterMetrics } from '../../../src/milter/metrics.ts';
 import { CONTINUE } from '../../../src/milter/responses.ts';
 import { Session } from '../../../src/milter/session.ts';
 import { CommandDecoder } from '../../../src/milter/wire.ts';
 import { metric } from '../../support/metric.ts';
+import { NO_QUARANTINE } from '../../support/no-quarantine.ts';
 import {
   configOf,
   CONNECT,
@@ -30,12 +32,19 @@ export interface Rig {
 }
 
 /** A session without a socket. */
-export async function rig(toml = ''): Promise<Rig> {
+export async function rig(toml = '', quarantine: Quarantine = NO_QUARANTINE): Promise<Rig> {
   const checks = stubChecks();
   const tools = testTools();
   const config = await configOf(toml, checks.definitions);
-  const { log, store, registry } = tools;
-  const session = new Session(config, { log, store, checks: tools.checks, metrics: milterMetrics(registry) });
+  const { log, store, registry, keys } = tools;
+  const session = new Session(config, {
+    log,
+    store,
+    keys,
+    quarantine,
+    checks: tools.checks,
+    metrics: milterMetrics(registry),
+  });
   const decoder = new CommandDecoder();
   return {
     session,

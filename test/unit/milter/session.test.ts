@@ -224,6 +224,8 @@ test('1,500 conversations in random order: answers, or a protocol error', async 
       log: tools.log,
       store: tools.store,
       checks: tools.checks,
+      keys: tools.keys,
+      quarantine: tools.quarantine,
       metrics,
     });
     const decoder = new CommandDecoder();

@@ -156,3 +156,64 @@ test.each([
   vi.restoreAllMocks();
   expect((await client.message(outgoing())).verdict).toBe('c');
 });
+
+/** A key that is not there. */
+const BROKEN = '[[signing.key]]\ndomain = "broken.example"\nselector = "s"\nfile = "nowhere.private"\n';
+
+test.each([
+  ['defer', 'failed', 'y'],
+  ['skip', 'skipped', 'c'],
+] as const)('a broken key: %s its own domain, and sign for all others', async (word, counted, verdict) => {
+  await using running = await startMilter({
+    toml: `signing.without_key = "${word}"\n${KEYS}${BROKEN}`,
+    files: FILES,
+  });
+  await using client = await MilterClient.open(running.target);
+  const broken = outgoing({ headers: [['From', ' a@broken.example']] });
+  await client.begin(broken);
+  const answer = await client.message(broken);
+  expect(answer.verdict).toBe(verdict);
+  expect(answer.edits.map(({ name }) => name)).not.toContain('DKIM-Signature');
+  expect(await signatures(running, counted)).toBe(1);
+  // It was told of when it was read, not for each message.
+  expect(running.tools.lines.filter(({ level }) => level === 'error')).toEqual([]);
+  const good = await client.message(outgoing());
+  expect(good.edits.map(({ name }) => name)).toContain('DKIM-Signature');
+  expect(await signatures(running, 'signed')).toBe(1);
+});
+
+test('the signing table, through the daemon', async () => {
+  const table =
+    '[[signing.table]]\nsenders = ["@customer.example"]\nkeys = ["rsa._domainkey.olimpus.example"]\n';
+  await using running = await startMilter({ toml: `${KEYS}${table}`, files: FILES });
+  await using client = await MilterClient.open(running.target);
+  const message = outgoing({ headers: [['From', ' a@customer.example']] });
+  await client.begin(message);
+  const { edits } = await client.message(message);
+  const sent = applyAsPostfix(message.headers, edits, true);
+  expect(await verified(sent, message.body)).toEqual(['rsa pass']);
+});
+
+test('lines that Postfix will break are signed as it sends them', async () => {
+  await using running = await startMilter({ toml: KEYS, files: FILES });
+  await using client = await MilterClient.open(running.target);
+  const message = outgoing({
+    headers: [
+      ['From', ' zeus@olimpus.example'],
+      ['Subject', ` ${'word '.repeat(300)}`],
+    ],
+    body: Buffer.from(`${'x'.repeat(1500)}\r\n`),
+  });
+  await client.begin(message);
+  const { edits } = await client.message(message);
+  const [ed, rsa, ...rest] = applyAsPostfix(message.headers, edits, true);
+  if (ed === undefined || rsa === undefined) throw new Error('no signatures');
+  const subject = 'Subject:'.length;
+  const sent = rest.map(([name, value]): [string, string] =>
+    name === 'Subject'
+      ? [name, `${value.slice(0, 998 - subject)}\r\n ${value.slice(998 - subject)}`]
+      : [name, value],
+  );
+  const body = Buffer.from(`${'x'.repeat(998)}\r\n ${'x'.repeat(502)}\r\n`);
+  expect(await verified([ed, rsa, ...sent], body)).toEqual(['ed pass', 'rsa pass']);
+});

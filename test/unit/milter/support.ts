@@ -12,12 +12,15 @@ import type { Facts } from '../../../src/checks/check.ts';
 import type { Config } from '../../../src/config/config.ts';
 import { loadConfig } from '../../../src/config/load.ts';
 import { milter, type MilterTools } from '../../../src/milter/daemon.ts';
+import type { SigningKeys } from '../../../src/ports/signing-keys.ts';
 import type { Decision, KeptFacts, Store, TraceId, TraceKeys } from '../../../src/ports/store.ts';
 import type { Daemon } from '../../../src/runtime/daemon.ts';
 import { openListener, type Listener } from '../../../src/runtime/listener.ts';
 import type { Finding } from '../../../src/verdict/finding.ts';
 import { checkTools } from '../../support/checks.ts';
+import { NO_QUARANTINE } from '../../support/no-quarantine.ts';
 import { MORNING } from '../../support/decisions.ts';
+import { heldKeys, keysOf } from '../../support/signing-keys.ts';
 import { dial, Inbox, type Target } from '../../support/players/dial.ts';
 import type { MilterMail } from '../../support/players/milter-client.ts';
 
@@ -110,6 +113,14 @@ export async function configOf(
   checks: readonly CheckDefinition[],
   files: Readonly<Record<string, string>> = {},
 ): Promise<Config> {
+  return (await loadedSite(toml, checks, files)).config;
+}
+
+async function loadedSite(
+  toml: string,
+  checks: readonly CheckDefinition[],
+  files: Readonly<Record<string, string>>,
+): Promise<{ readonly config: Config; readonly keys: SigningKeys }> {
   const folder = await mkdtemp(join(tmpdir(), 'milter-test-'));
   try {
     const path = join(folder, 'postern.toml');
@@ -119,7 +130,7 @@ export async function configOf(
       await writeFile(join(folder, name), text, { mode: 0o600 });
     const result = await loadConfig(path, checks);
     if (!result.ok) throw new Error(JSON.stringify(result.problems));
-    return result.config;
+    return { config: result.config, keys: await keysOf(result.config) };
   } finally {
     await rm(folder, { recursive: true });
   }
@@ -181,7 +192,7 @@ export function testTools(): TestTools {
     { level: 'debug', formatters: { level: (label) => ({ level: label }) } },
     { write: (line: string) => void lines.push(LOG_LINE.parse(JSON.parse(line))) },
   );
-  return { log, registry: new Registry(), store: testStore(), checks, lines };
+  return { log, registry: new Registry(), store: testStore(), checks, keys: heldKeys(), quarantine: NO_QUARANTINE, lines };
 }
 
 export interface Running extends AsyncDisposable {
@@ -206,7 +217,7 @@ export interface StartOptions {
 /** The daemon on a port of its own. */
 export async function startMilter(options: StartOptions = {}): Promise<Running> {
   const { toml = '', files = {}, checks = stubChecks(), tools = testTools() } = options;
-  const loaded = await configOf(toml, checks.definitions, files);
+  const { config: loaded, keys } = await loadedSite(toml, checks.definitions, files);
   const folder = options.spool ?? loaded.file.state.folder;
   const config = { ...loaded, file: { ...loaded.file, state: { ...loaded.file.state, folder } } };
   const listener = await openListener({
@@ -218,7 +229,7 @@ export async function startMilter(options: StartOptions = {}): Promise<Running> 
     group: null,
     maxConnections: config.file.milter.max_connections,
   });
-  const daemon = milter(listener, config, tools);
+  const daemon = milter(listener, config, { ...tools, keys });
   return {
     daemon,
     listener,

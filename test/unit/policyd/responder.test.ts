@@ -495,7 +495,7 @@ describe('memory', () => {
     expect(spf.asked).toHaveLength(MESSAGE_LIMIT + 1);
     await ask({ instance: 'm1' });
     expect(spf.asked).toHaveLength(MESSAGE_LIMIT + 2);
-  });
+  }, 120_000);
 
   test('long texts make it fewer', async () => {
     const { ask, spf, tools } = await start();
@@ -506,4 +506,21 @@ describe('memory', () => {
     await ask({ instance: 'm0', sender });
     expect(spf.asked).toHaveLength(most + 1);
   });
+
+  test('many recipients make it fewer', async () => {
+    const { ask, spf, tools } = await start();
+    tools.log.level = 'silent';
+    const recipients = 1000;
+    const most = Math.ceil(MEMORY_LIMIT / (2048 * recipients));
+    for (let message = 0; message <= most; message++) {
+      for (let index = 0; index < recipients; index++) {
+        await ask({ instance: `m${message}`, recipient: `u${index}@example.org` });
+      }
+    }
+    expect(spf.asked).toHaveLength(most + 1);
+    await ask({ instance: 'm0' });
+    expect(spf.asked).toHaveLength(most + 2);
+    await ask({ instance: `m${most}` });
+    expect(spf.asked).toHaveLength(most + 2);
+  }, 120_000);
 });

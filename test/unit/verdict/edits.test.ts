@@ -34,6 +34,7 @@ function input(headers: string | HeaderList, values: Partial<MessageEditsInput> 
     verdict: decide(outcomes, own),
     rules: own,
     authservId: OURS,
+    otherAuthservIds: [],
     hostname: OURS,
     trace: TRACE,
     daemon: 'milter',
@@ -331,7 +332,7 @@ function others(list: HeaderList): HeaderField[] {
 /** Fields that a reader takes for ours or the scanner's. X-Spam-Prev-Subject may be kept, when it tells the truth. */
 function speaksForUs({ name, value }: HeaderField): boolean {
   const lower = name.toLowerCase();
-  if (lower === 'authentication-results') return claimsAuthservId(value, OURS);
+  if (lower === 'authentication-results') return claimsAuthservId(value, [OURS]);
   return lower.startsWith('x-postern-') || (lower.startsWith('x-spam-') && lower !== 'x-spam-prev-subject');
 }
 

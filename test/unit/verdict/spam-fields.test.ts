@@ -64,7 +64,15 @@ describe('spamFields', () => {
     [50, ` ${'*'.repeat(50)}`],
     [1e6, ` ${'*'.repeat(50)}`],
   ])('draw stars for %d points', (score, level) => {
-    expect(fields({ ...HAM_SCAN, score }).get('X-Spam-Level')).toBe(level);
+    expect(fields({ ...HAM_SCAN, score, fields: [] }).get('X-Spam-Level')).toBe(level);
+  });
+
+  it('keep the scanner’s stars when they were drawn for less than the points it shows', () => {
+    const scan = { ...HAM_SCAN, score: 3, fields: [{ name: 'X-Spam-Level', value: ' **' }] };
+    expect(fields(scan).get('X-Spam-Level')).toBe(' **');
+    const own = rules({ findings: { 'spf.softfail': points(1) } });
+    const more = [found('spf', { code: 'spf.softfail', detail: 'x' })];
+    expect(fields(scan, own, more).get('X-Spam-Level')).toBe(' ****');
   });
 
   it('flag what is filed as junk', () => {

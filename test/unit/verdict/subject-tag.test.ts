@@ -4,7 +4,7 @@ import { LINE_LIMIT } from '../../../src/mail/fold.ts';
 import { PREVIOUS_SUBJECT, tagSubject, type SubjectQuestion } from '../../../src/verdict/subject-tag.ts';
 
 function ask(values: Partial<SubjectQuestion>): ReturnType<typeof tagSubject> {
-  return tagSubject({ subjects: [], previous: null, trusted: false, tag: '[SPAM]', ...values });
+  return tagSubject({ subjects: [], previous: null, trusted: false, handled: false, tag: '[SPAM]', ...values });
 }
 
 describe('tagSubject', () => {
@@ -24,13 +24,19 @@ describe('tagSubject', () => {
   it.each([' [SPAM] hello', '\r\n [SPAM] hello', '[SPAM]', ' [SPAM]hello'])(
     'leaves a subject alone that begins with the tag: %j',
     (subject) => {
-      expect(ask({ subjects: [subject] })).toEqual({ subjects: [subject], previous: null });
+      // As SpamAssassin does, which keeps the subject even then.
+      expect(ask({ subjects: [subject] })).toEqual({ subjects: [subject], previous: subject });
     },
   );
 
+  it('leaves a report alone, whose attached original has the subject', () => {
+    const report = { subjects: [' [SPAM] hello'], previous: null };
+    expect(ask({ ...report, handled: true })).toEqual(report);
+  });
+
   it('keeps an empty subject apart from a missing one', () => {
-    expect(ask({ subjects: [' '] })).toEqual({ subjects: [' [SPAM]'], previous: ' ' });
-    expect(ask({ subjects: [] })).toEqual({ subjects: [' [SPAM]'], previous: ' (nonexistent)' });
+    expect(ask({ subjects: [' '] })).toEqual({ subjects: [' [SPAM] '], previous: ' ' });
+    expect(ask({ subjects: [] })).toEqual({ subjects: [' [SPAM] '], previous: ' (nonexistent)' });
   });
 
   it('tags every Subject field, because programs differ in which one they show', () => {
@@ -73,7 +79,7 @@ describe('a subject that was tagged on the way here', () => {
   it('loses a previous subject that is not what the tag was put in front of', () => {
     expect(ask({ subjects: [' [SPAM] hello'], previous: ' lie' })).toEqual({
       subjects: [' [SPAM] hello'],
-      previous: null,
+      previous: ' [SPAM] hello',
     });
   });
 

@@ -1,5 +1,6 @@
-import type { Canonicalization } from '../mail/dkim-body.ts';
-import type { HeaderField, HeaderList } from '../mail/header.ts';
+import type { Canonicalization } from './dkim-body.ts';
+import type { HeaderField, HeaderList } from './header.ts';
+import { withoutTagValue } from './tag-list.ts';
 
 /** RFC 6376 §5.4.1: what makes up the message as its reader sees it. Those a message has are signed, each occurrence. */
 const SIGNED = [
@@ -88,20 +89,51 @@ export function signedHeaderData(
   names: readonly string[],
   canonicalization: Canonicalization,
 ): string {
-  const byName = new Map<string, HeaderField[]>();
-  for (const field of headers) {
-    const name = field.name.toLowerCase();
-    const fields = byName.get(name);
-    if (fields === undefined) byName.set(name, [field]);
-    else fields.push(field);
+  return new SignedFields(headers).data(names, canonicalization);
+}
+
+/** The fields of one message as its signatures name them. Each is put in order and made canonical once, however many signatures there are. */
+export class SignedFields {
+  readonly #byName = new Map<string, SignedField[]>();
+
+  constructor(headers: HeaderList) {
+    for (const field of headers) {
+      const name = field.name.toLowerCase();
+      const fields = this.#byName.get(name);
+      const own = { field, simple: null, relaxed: null };
+      if (fields === undefined) this.#byName.set(name, [own]);
+      else fields.push(own);
+    }
   }
-  let data = '';
-  for (const name of names) {
-    const field = byName.get(name.toLowerCase())?.pop();
-    // §5.4: a name that is not there is the empty string, without a CRLF.
-    if (field !== undefined) data += `${canonicalField(field, canonicalization)}\r\n`;
+
+  /** As `signedHeaderData`. */
+  data(names: readonly string[], canonicalization: Canonicalization): string {
+    const taken = new Map<string, number>();
+    let data = '';
+    for (const name of names) {
+      const lower = name.toLowerCase();
+      const fields = this.#byName.get(lower);
+      if (fields === undefined) continue;
+      const above = taken.get(lower) ?? fields.length;
+      // §5.4: a name that is not there is the empty string, without a CRLF.
+      const field = fields[above - 1];
+      if (field === undefined) continue;
+      taken.set(lower, above - 1);
+      data += field[canonicalization] ??= `${canonicalField(field.field, canonicalization)}\r\n`;
+    }
+    return data;
   }
-  return data;
+}
+
+interface SignedField {
+  readonly field: HeaderField;
+  simple: string | null;
+  relaxed: string | null;
+}
+
+/** A signature's own field as it is hashed: with an empty b=, without the closing CRLF. RFC 6376 §3.7. */
+export function signatureFieldData(field: HeaderField, canonicalization: Canonicalization): string {
+  return canonicalField({ ...field, value: withoutTagValue(field.value, 'b') }, canonicalization);
 }
 
 /** RFC 6376 §3.4.1, §3.4.2, without the closing CRLF. Only space and tab are white space: U+00A0 is half of a UTF-8 character here. */

@@ -1,0 +1,120 @@
+import { isMainThread, parentPort, workerData, Worker } from 'node:worker_threads';
+
+import type { ContentAnswer, ContentRule } from '../../ports/content-scanner.ts';
+import { Examiner } from './examiner.ts';
+
+/** Marks the threads that this module starts from itself. */
+const ROLE = 'postern-content';
+/** Of the heap, which holds text; octets are outside of it, and bounded by the size that is scanned. */
+const HEAP_MB = 256;
+const YOUNG_MB = 16;
+
+export interface ScanTask {
+  /** The header section, the empty line and the body. Handed over: the sender has it no more. */
+  readonly message: ArrayBuffer;
+  readonly headerOctets: number;
+  readonly wanted: readonly number[];
+}
+
+type Request =
+  { readonly kind: 'rules'; readonly rules: readonly ContentRule[] } | ({ readonly kind: 'scan' } & ScanTask);
+
+type Reply =
+  | { readonly kind: 'answer'; readonly answer: ContentAnswer }
+  | { readonly kind: 'failed'; readonly why: string };
+
+/** A thread that looks into one message at a time. Whatever a message does to it, no other is there to suffer. */
+export class ScanThread {
+  readonly #worker: Worker;
+  #rules: readonly ContentRule[] | null = null;
+  #underWay: PromiseWithResolvers<ContentAnswer> | null = null;
+  #ended = false;
+
+  constructor() {
+    this.#worker = new Worker(new URL(import.meta.url), {
+      workerData: { role: ROLE },
+      execArgv: [],
+      resourceLimits: { maxOldGenerationSizeMb: HEAP_MB, maxYoungGenerationSizeMb: YOUNG_MB },
+    });
+    this.#worker.unref();
+    this.#worker.on('message', (reply: Reply) => {
+      this.#worker.unref();
+      const underWay = this.#underWay;
+      this.#underWay = null;
+      if (reply.kind === 'answer') underWay?.resolve(reply.answer);
+      else underWay?.reject(new Error(reply.why));
+    });
+    let why = 'it was ended';
+    this.#worker.on('error', (error) => {
+      why = messageOf(error);
+    });
+    this.#worker.on('exit', () => {
+      this.#ended = true;
+      this.#underWay?.reject(new Error(`the thread ended: ${why}`));
+      this.#underWay = null;
+    });
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Not called again before it has settled. @throws when it could not be scanned */
+  scan(rules: readonly ContentRule[], task: ScanTask): Promise<ContentAnswer> {
+    const underWay = Promise.withResolvers<ContentAnswer>();
+    if (this.#ended) throw new Error('the thread has ended');
+    this.#underWay = underWay;
+    this.#worker.ref();
+    if (this.#rules !== rules) {
+      this.#rules = rules;
+      this.#send({ kind: 'rules', rules });
+    }
+    this.#send({ kind: 'scan', ...task }, [task.message]);
+    return underWay.promise;
+  }
+
+  /** At once, whatever it does. What is under way fails. */
+  async end(): Promise<void> {
+    this.#ended = true;
+    await this.#worker.terminate();
+  }
+
+  #send(request: Request, handedOver: ArrayBuffer[] = []): void {
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
+    this.#worker.postMessage(request, handedOver);
+  }
+}
+
+function serve(): void {
+  let examiner: Examiner | null = null;
+  const answer = (request: Request): Reply | null => {
+    try {
+      switch (request.kind) {
+        case 'rules':
+          examiner = null;
+          examiner = new Examiner(request.rules);
+          return null;
+        case 'scan': {
+          if (examiner === null) return { kind: 'failed', why: 'the rules could not be made ready' };
+          const { message, headerOctets, wanted } = request;
+          return { kind: 'answer', answer: examiner.examine(Buffer.from(message), headerOctets, wanted) };
+        }
+      }
+    } catch (error) {
+      // Rules that can't be made ready are told of with the message that follows.
+      return request.kind === 'rules' ? null : { kind: 'failed', why: messageOf(error) };
+    }
+  };
+  parentPort?.on('message', (request: Request) => {
+    const reply = answer(request);
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
+    if (reply !== null) parentPort?.postMessage(reply);
+  });
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+const task: unknown = isMainThread ? null : workerData;
+if (typeof task === 'object' && task !== null && 'role' in task && task.role === ROLE) serve();
