@@ -72,12 +72,23 @@ function summary(config: Config, files: readonly KeyFile[]): string {
     ['state', file.state.folder],
     scannerRow(file),
     ['name servers', file.dns.servers.map(formatSocketAddress).join(', ') || 'those of /etc/resolv.conf'],
-    ['checks', checks.map(({ name }) => name).join(', ') || 'none'],
+    ['checks', names(checks)],
+    ['of policyd', names(config.views.get('')?.checks.filter(isOfPolicyd) ?? [])],
     ['signing', listed(keys) || 'no keys: outgoing mail is not signed'],
     ['sealing', config.sealing === null ? 'no ARC seals' : `ARC, as ${config.sealing.domain}`],
     ['overrides', policy.overrides.size === 0 ? 'none' : `for ${policy.overrides.size} domains and users`],
   ];
   return rows.map(([name, text]) => `  ${name.padEnd(13)} ${text}\n`).join('');
+}
+
+/** Those that go on with the work of another bear no name of their own. */
+function names(checks: Config['checks']): string {
+  const listed = checks.filter(({ partOf }) => partOf === undefined).map(({ name }) => name);
+  return listed.join(', ') || 'none';
+}
+
+function isOfPolicyd({ stage }: Config['checks'][number]): boolean {
+  return stage !== 'message';
 }
 
 function scannerRow({ spamd, rspamd }: Config['file']): [string, string] {
