@@ -54,7 +54,8 @@ export async function heldMail(): Promise<readonly HeldMail[]> {
       recipients: mail.recipients.map(({ address }) => address),
     });
   }
-  return held.toSorted((a, b) => a.time - b.time);
+  // Times are whole seconds; long queue ids begin with the microseconds, in characters that sort as they count.
+  return held.toSorted((a, b) => a.time - b.time || (a.queueId < b.queueId ? -1 : 1));
 }
 
 /** The message of a queue file. Needs root. @throws {NeighbourError} */
