@@ -74,6 +74,8 @@ export interface Measured {
   readonly connections: number;
   readonly recipients: number;
   readonly requests: number;
+  /** Answers among them that were not what is expected. */
+  readonly unexpected: number;
   readonly perSecond: number;
   /** Of the server, user and system, all threads. */
   readonly cpuMicroseconds: number;
@@ -95,11 +97,12 @@ let runs = 0;
 export async function load(options: Omit<Load, 'run'>): Promise<Loaded> {
   const run = `${(runs += 1).toString(16)}.${Date.now().toString(16)}`;
   const program = join(import.meta.dirname, 'policy-load.ts');
-  const { stdout } = await promisify(execFile)(
+  const { stdout, stderr } = await promisify(execFile)(
     process.execPath,
     [program, JSON.stringify({ ...options, run } satisfies Load)],
     { timeout: (options.seconds + 60) * 1000 },
   );
+  if (stderr !== '') console.error(stderr.trimEnd());
   return loaded.parse(JSON.parse(stdout));
 }
 
@@ -117,6 +120,7 @@ export async function measure(
     connections: options.connections,
     recipients: options.recipients,
     requests: result.requests,
+    unexpected: result.unexpected,
     perSecond: Math.round(result.requests / result.seconds),
     cpuMicroseconds: Math.round(spent / result.requests),
     p50Ms: round(result.p50Ms),

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { keyMetrics } from '../src/cli/open-keys.ts';
 import { publicationMetrics } from '../src/cli/open-lookout.ts';
 import { clamdUp } from '../src/cli/clamd-watch.ts';
+import { scannerUp } from '../src/cli/scanner-watch.ts';
 import { quarantineMetrics } from '../src/cli/open-quarantine.ts';
 import { redisUp } from '../src/cli/open-state.ts';
 import { storeEvents } from '../src/cli/wiring.ts';
@@ -36,6 +37,7 @@ export async function metricsPage(): Promise<string> {
   storeEvents(registry, openLog('silent'));
   redisUp(registry);
   clamdUp(registry);
+  scannerUp(registry);
   quarantineMetrics(registry);
   keyMetrics(registry);
   publicationMetrics(registry);

@@ -55,6 +55,22 @@ export class AccountSettings {
     return account;
   }
 
+  /**
+   * @param others what a directory says of the account: less than its own entry, more than that of its domain
+   * @param listed as in `of`; less than what `others` say
+   */
+  over(name: string, others: Account, listed: number | null | undefined): Account {
+    const { limits, senders } = this.of(name, undefined);
+    const own = this.#entries.get(name);
+    const quota = this.#quota(name, others.quota === undefined ? listed : others.quota);
+    return {
+      ...others,
+      ...(quota === undefined ? {} : { quota }),
+      limits: others.limits.size === 0 ? limits : new Map([...limits, ...others.limits, ...(own?.limits ?? [])]),
+      senders: others.senders.length === 0 ? senders : [...senders, ...others.senders],
+    };
+  }
+
   #quota(name: string, listed: number | null | undefined): number | null | undefined {
     const own = this.#entries.get(name)?.quota;
     if (own !== undefined) return own;

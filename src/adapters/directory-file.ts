@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 
-import { lowerAscii, parseMailbox, type Address } from '../mail/address.ts';
+import { lowerAscii, type Address } from '../mail/address.ts';
 import type { Account, Destination, Directory } from '../ports/directory.ts';
 import type { Clock } from '../ports/clock.ts';
 import { AccountSettings, type AccountEntry } from './account-settings.ts';
@@ -11,7 +11,14 @@ import {
   type AliasTable,
   type MailboxTable,
 } from './directory-tables.ts';
-import { expandAliases, extensionAt } from './virtual-aliases.ts';
+import {
+  destinationSteps,
+  ownershipSteps,
+  settleNow,
+  withoutExtension,
+  type Answer,
+  type Question,
+} from './destination-steps.ts';
 import { WatchedFile } from './watched-file.ts';
 
 export interface DirectoryOptions {
@@ -28,6 +35,15 @@ export interface DirectoryOptions {
   readonly delimiter: string;
 }
 
+/** The parts that a directory over files and other sources is made of. */
+export interface FileAnswers {
+  readonly listsMailboxes: boolean;
+  readonly delimiter: string;
+  answer(question: Question): Answer;
+  /** [[account]], with what others say of the account below it. @param name in lower case */
+  account(name: string, others: Account | null): Account;
+}
+
 export interface DirectoryEvents {
   /** A file was read again; `faults`: lines left out. */
   loaded(path: string, faults: AliasTable['faults']): void;
@@ -36,6 +52,8 @@ export interface DirectoryEvents {
 }
 
 export interface FileDirectory extends Directory, Disposable {
+  /** What the files say, for a directory that asks others as well. Where there are no files of mailboxes, they know of none. */
+  readonly files: FileAnswers;
   /** Looks at the files now; it does so by itself every few seconds. Never rejects. */
   refresh(): Promise<void>;
   /** Other settings in place of those it has. When that fails, they stay. @throws {Error} with what is wrong, for people */
@@ -70,12 +88,16 @@ class FilesDirectory implements FileDirectory {
     this.#timer = setInterval(() => void this.refresh(), LOOK_EVERY_MS).unref();
   }
 
+  get files(): FileAnswers {
+    return this.#tables;
+  }
+
   destination(recipient: Address): Destination {
     return this.#tables.destination(recipient);
   }
 
   account(name: string): Account {
-    return this.#tables.account(lowerAscii(name));
+    return this.#tables.account(lowerAscii(name), null);
   }
 
   owns(login: string, address: Address): boolean {
@@ -106,7 +128,7 @@ class FilesDirectory implements FileDirectory {
 }
 
 /** The files, and what follows from them. */
-class Tables {
+class Tables implements FileAnswers {
   readonly options: DirectoryOptions;
   readonly #events: DirectoryEvents;
   readonly #accounts: AccountSettings;
@@ -147,48 +169,42 @@ class Tables {
   }
 
   destination(recipient: Address): Destination {
-    const { local, domain } = recipient;
-    if (domain === '' || local === '') return UNKNOWN;
-    const addresses = expandAliases(
-      `${local}@${domain}`,
-      (key) => this.#targets(key),
-      this.options.delimiter,
-    );
-    if (addresses === null) return UNKNOWN;
-    const mailboxes = new Set<string>();
-    let elsewhere = false;
-    for (const address of addresses) {
-      const at = address.lastIndexOf('@');
-      // Postfix appends $myorigin to what has no domain, which is not for Dovecot's LMTP as we know it.
-      if (at === -1) elsewhere = true;
-      else if (this.#hasMailboxes(lowerAscii(address.slice(at + 1)))) {
-        const mailbox = this.#mailbox(lowerAscii(address.slice(0, at)), lowerAscii(address.slice(at + 1)));
-        if (mailbox !== null) mailboxes.add(mailbox);
-      } else if (!this.isLocal(lowerAscii(address.slice(at + 1)))) {
-        // Its own recipient is not ours at all.
-        if (addresses.length > 1 || address !== `${local}@${domain}`) elsewhere = true;
-      }
-    }
-    if (mailboxes.size === 0 && !elsewhere) return UNKNOWN;
-    return { kind: 'delivered', mailboxes: [...mailboxes], elsewhere };
+    return settleNow(destinationSteps(recipient, this.options.delimiter), (question) => this.answer(question));
   }
 
-  account(name: string): Account {
+  get listsMailboxes(): boolean {
+    return this.#mailboxFiles.length > 0;
+  }
+
+  get delimiter(): string {
+    return this.options.delimiter;
+  }
+
+  account(name: string, others: Account | null): Account {
     let quota: number | null | undefined;
     for (const { content } of this.#mailboxFiles) quota ??= content?.mailboxes.get(name);
-    return this.#accounts.of(name, quota);
+    return others === null ? this.#accounts.of(name, quota) : this.#accounts.over(name, others, quota);
   }
 
   owns(login: string, address: Address): boolean {
-    const bare = this.#withoutExtension(lowerAscii(address.local));
-    if (`${bare}@${address.domain}` === login || (bare === login && this.isLocal(address.domain)))
-      return true;
-    const destination = this.destination(address);
-    if (destination.kind === 'unknown') return false;
-    const { local, domain } = parseMailbox(login);
-    return destination.mailboxes.includes(
-      domain === '' ? login : `${this.#withoutExtension(local)}@${domain}`,
-    );
+    const steps = ownershipSteps(login, address, this.options.delimiter);
+    return settleNow(steps, (question) => this.answer(question));
+  }
+
+  answer({ kind, key }: Question): Answer {
+    switch (kind) {
+      case 'alias':
+        return this.#targets(key);
+      case 'mailboxes':
+        return this.#hasMailboxes(key) ? YES : undefined;
+      case 'domain':
+        return this.isLocal(key) ? YES : undefined;
+      case 'mailbox': {
+        const at = key.lastIndexOf('@');
+        const user = this.#mailbox(key.slice(0, at), key.slice(at + 1));
+        return user === null ? undefined : [user];
+      }
+    }
   }
 
   isLocal(domain: string): boolean {
@@ -216,7 +232,7 @@ class Tables {
 
   /** Dovecot's user name of an address in a mailbox domain; null: there is no such mailbox. */
   #mailbox(local: string, domain: string): string | null {
-    const bare = this.#withoutExtension(local);
+    const bare = withoutExtension(local, this.options.delimiter);
     const usual = `${bare}@${domain}`;
     if (this.#mailboxFiles.length === 0) return usual;
     // As Postfix looks into virtual_mailbox_maps; a passwd-file can have users without a domain.
@@ -229,14 +245,10 @@ class Tables {
   #isListed(name: string): boolean {
     return this.#mailboxFiles.some(({ content }) => content?.mailboxes.has(name) === true);
   }
-
-  #withoutExtension(local: string): string {
-    const cut = extensionAt(local, this.options.delimiter);
-    return cut === null ? local : local.slice(0, cut);
-  }
 }
 
-const UNKNOWN: Destination = Object.freeze({ kind: 'unknown' });
+/** Of a domain: it is. */
+const YES: Answer = Object.freeze([]);
 
 function causeOf(error: unknown): string {
   const texts: string[] = [];

@@ -41,17 +41,20 @@ const ERROR = z.tuple([
   z.string(),
 ]);
 const COUNT = z.string().regex(/^\d{1,15}$/);
+function answerOf<T extends z.ZodType>(content: T) {
+  return z.tuple([z.union([ERROR, z.tuple([z.literal('doveadmResponse'), content, z.string()])])]);
+}
+
 const ENTRY = z.looseObject({
   root: z.string(),
   type: z.string(),
   value: COUNT,
   limit: z.union([z.literal('-'), COUNT]),
 });
-const ANSWER = z.tuple([
-  z.union([ERROR, z.tuple([z.literal('doveadmResponse'), z.array(ENTRY), z.string()])]),
-]);
+const QUOTA_ANSWER = answerOf(z.array(ENTRY));
+const USER_ANSWER = answerOf(z.record(z.string(), z.record(z.string(), z.string())));
 
-const TAG = 'quota';
+const TAG = 'postern';
 const KIB = 1024;
 
 /** Dovecot's doveadm over HTTP. */
@@ -79,17 +82,34 @@ export class Doveadm implements Disposable {
    */
   async quota(user: string): Promise<readonly QuotaRoot[] | null> {
     const name = Buffer.from(user, 'latin1').toString('utf8');
-    const body = JSON.stringify([['quotaGet', { user: name }, TAG]]);
-    const deadline = AbortSignal.timeout(this.#options.timeoutMs);
-    try {
-      return rootsOf(await this.#slots.run(() => this.#ask(body, deadline), deadline));
-    } catch (error) {
-      throw new NeighbourError(`doveadm at ${this.#where}`, { cause: this.#reason(error, deadline) });
-    }
+    return await this.#asked(['quotaGet', { user: name }, TAG], rootsOf);
+  }
+
+  /**
+   * The fields of the user database; null: there is no such user here.
+   *
+   * @param user one character for each octet
+   * @throws {NeighbourError}
+   */
+  async user(user: string): Promise<ReadonlyMap<string, string> | null> {
+    // To doveadm these make a pattern, which would find other users.
+    if (/[*?]/.test(user)) return null;
+    const name = Buffer.from(user, 'latin1').toString('utf8');
+    return await this.#asked(['user', { userMask: [name] }, TAG], (text) => fieldsOf(text, name));
   }
 
   [Symbol.dispose](): void {
     this.#agent.destroy();
+  }
+
+  async #asked<T>(question: readonly unknown[], read: (text: string) => T): Promise<T> {
+    const body = JSON.stringify([question]);
+    const deadline = AbortSignal.timeout(this.#options.timeoutMs);
+    try {
+      return read(await this.#slots.run(() => this.#ask(body, deadline), deadline));
+    } catch (error) {
+      throw new NeighbourError(`doveadm at ${this.#where}`, { cause: this.#reason(error, deadline) });
+    }
   }
 
   async #ask(body: string, signal: AbortSignal): Promise<string> {
@@ -156,18 +176,11 @@ async function textOf(response: IncomingMessage): Promise<string> {
 }
 
 function rootsOf(text: string): readonly QuotaRoot[] | null {
-  const answer = ANSWER.safeParse(json(text));
+  const answer = QUOTA_ANSWER.safeParse(json(text));
   if (!answer.success) throw new NeighbourError('it answered nonsense');
   const [[kind, content, tag]] = answer.data;
   if (tag !== TAG) throw new NeighbourError('it answered another question');
-  if (kind === 'error') {
-    if (NO_SUCH_USER.has(content.exitCode)) return null;
-    throw new NeighbourError(
-      content.exitCode === 75
-        ? 'it failed for now (exit code 75)'
-        : `${content.type}, exit code ${content.exitCode}`,
-    );
-  }
+  if (kind === 'error') return noUser(content);
   // Both are KiB, rounded up (quota.c quota_get_resource): what is used is never more than told here.
   return content
     .filter(({ type }) => type === 'STORAGE')
@@ -176,6 +189,25 @@ function rootsOf(text: string): readonly QuotaRoot[] | null {
       used: Number(value) * KIB,
       limit: limit === '-' ? null : Number(limit) * KIB,
     }));
+}
+
+function fieldsOf(text: string, name: string): ReadonlyMap<string, string> | null {
+  const answer = USER_ANSWER.safeParse(json(text));
+  if (!answer.success) throw new NeighbourError('it answered nonsense');
+  const [[kind, content, tag]] = answer.data;
+  if (tag !== TAG) throw new NeighbourError('it answered another question');
+  if (kind === 'error') return noUser(content);
+  const fields = content[name];
+  if (fields === undefined) throw new NeighbourError('it answered about somebody else');
+  return new Map(Object.entries(fields));
+}
+
+/** @throws {NeighbourError} when the error says something else */
+function noUser({ type, exitCode }: { readonly type: string; readonly exitCode: number }): null {
+  if (NO_SUCH_USER.has(exitCode)) return null;
+  throw new NeighbourError(
+    exitCode === 75 ? 'it failed for now (exit code 75)' : `${type}, exit code ${exitCode}`,
+  );
 }
 
 function json(text: string): unknown {

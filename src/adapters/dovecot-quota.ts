@@ -5,6 +5,7 @@ import type { Directory } from '../ports/directory.ts';
 import { NeighbourError } from '../ports/neighbour-error.ts';
 import type { MailboxUsage, QuotaSource } from '../ports/quota.ts';
 import type { QuotaRoot } from './doveadm.ts';
+import { within } from './within.ts';
 
 /** What can tell how full a mailbox is and may be. */
 interface Roots {
@@ -183,21 +184,4 @@ function tightest(roots: readonly QuotaRoot[]): QuotaRoot | null {
 function localPart(mailbox: string): string {
   const at = mailbox.lastIndexOf('@');
   return at === -1 ? mailbox : mailbox.slice(0, at);
-}
-
-/** The answer, unless who asked gives up first; the question goes on for the others. */
-async function within<T>(answer: Promise<T>, signal: AbortSignal): Promise<T> {
-  const givenUp = (): NeighbourError => new NeighbourError('given up', { cause: signal.reason });
-  if (signal.aborted) {
-    answer.catch(() => {}); // told to whoever still waits
-    throw givenUp();
-  }
-  const abort = Promise.withResolvers<never>();
-  const onAbort = (): void => abort.reject(givenUp());
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    return await Promise.race([answer, abort.promise]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-  }
 }

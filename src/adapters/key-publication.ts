@@ -66,7 +66,8 @@ export function judgePublication(survey: Survey, publicData: string): Publicatio
       first?.standing.kind === 'silent' ? `${first.server}: ${first.standing.why}` : 'nobody was asked';
     return { state: 'unknown', why, servers, incomplete };
   }
-  if (having === 0) return { state: 'nowhere', servers, incomplete };
+  const seen = servers.some(({ standing }) => standing.kind === 'published');
+  if (!seen) return { state: 'nowhere', servers, incomplete };
   return { state: lacking + silent === 0 ? 'everywhere' : 'partly', servers, incomplete };
 }
 

@@ -33,10 +33,6 @@ export class NeighbourPool<M> {
     this.#clock = clock;
   }
 
-  get members(): readonly M[] {
-    return this.#members.map(({ value }) => value);
-  }
-
   /**
    * Runs `work` with one member after another until one does not fail. What it throws is the member's fault when it is a NeighbourError.
    *

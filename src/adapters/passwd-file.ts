@@ -32,9 +32,18 @@ function quotaOf(line: string): number | null | undefined {
     at = line.indexOf(':', at) + 1;
     if (at === 0) return undefined;
   }
-  let quota: number | null | undefined;
+  const fields = new Map<string, string>();
   for (const field of line.slice(at).split(/\s+/)) {
     const [, key = '', value = ''] = /^userdb_([^=]+)=(.*)$/.exec(field) ?? [];
+    fields.set(key, value);
+  }
+  return quotaOfFields(fields);
+}
+
+/** The quota that fields of Dovecot's user database say. Octets; null: no limit; undefined: nothing. */
+export function quotaOfFields(fields: ReadonlyMap<string, string>): number | null | undefined {
+  let quota: number | null | undefined;
+  for (const [key, value] of fields) {
     // quota_rule is Dovecot 2.3's, quota_storage_size that of 2.4.
     if (key === 'quota_rule') quota = ruleLimit(value) ?? quota;
     if (key === 'quota_storage_size') quota = sizeOf(value, 1) ?? quota;
@@ -64,7 +73,7 @@ const UNITS: Readonly<Record<string, number>> = {
 };
 
 /** Octets; undefined: not a size that says something by itself ("+10M", "10%", "unlimited" aside). 0 is no limit to Dovecot. */
-function sizeOf(text: string, usualUnit: number): number | undefined {
+export function sizeOf(text: string, usualUnit: number): number | undefined {
   if (text === 'unlimited') return 0;
   const [, digits, unit = ''] = SIZE.exec(text) ?? [];
   if (digits === undefined) return undefined;

@@ -192,7 +192,8 @@ export class RedisClient implements AsyncDisposable {
     this.#gathering = true;
     const { stream } = this.#redis;
     stream.cork();
-    process.nextTick(() => {
+    // Not at the next tick: that comes after each connection which had something to read, and would gather the calls of one.
+    setImmediate(() => {
       this.#gathering = false;
       stream.uncork();
     });

@@ -1,7 +1,8 @@
 import type { DatabaseSync } from 'node:sqlite';
 
-import type { TraceId, TraceKeys } from '../ports/store.ts';
+import type { Label, TraceId, TraceKeys } from '../ports/store.ts';
 import { DecisionTable, type DecisionRow } from './sqlite-decisions.ts';
+import { LabelTable } from './sqlite-labels.ts';
 import { isHopeless } from './sqlite-schema.ts';
 import { TraceTable } from './sqlite-traces.ts';
 
@@ -24,6 +25,7 @@ export type Ask =
       readonly outcomes: string;
       readonly now: number;
     }
+  | { readonly kind: 'label'; readonly label: Label }
   | {
       readonly kind: 'expire';
       readonly decisionsBefore: number;
@@ -59,11 +61,13 @@ export class BatchWriter {
   readonly #database: DatabaseSync;
   readonly #traces: TraceTable;
   readonly #decisions: DecisionTable;
+  readonly #labels: LabelTable;
 
   constructor(database: DatabaseSync) {
     this.#database = database;
     this.#traces = new TraceTable(database);
     this.#decisions = new DecisionTable(database);
+    this.#labels = new LabelTable(database);
   }
 
   /** Writes all of it. @throws when nothing of it could be written, and may be at another time */
@@ -123,10 +127,14 @@ export class BatchWriter {
       case 'keep':
         this.#traces.keepFacts(ask.trace, ask.queueId, ask.direction, ask.outcomes, ask.now);
         return { kind: 'done' };
+      case 'label':
+        this.#labels.write(ask.label);
+        return { kind: 'done' };
       case 'expire': {
         const decisions = this.#decisions.expire(ask.decisionsBefore, ask.limit);
+        const labels = this.#labels.expire(ask.decisionsBefore, ask.limit);
         const others = this.#traces.expire(ask.tracesBefore, ask.factsBefore, ask.limit, ask.now);
-        return { kind: 'expired', decisions, more: others || decisions === ask.limit };
+        return { kind: 'expired', decisions, more: others || labels || decisions === ask.limit };
       }
     }
   }

@@ -4,6 +4,7 @@ import { z } from 'zod';
 
 import type { Decision, HistoryFilter } from '../ports/store.ts';
 import { addressKey, DECISION_COLUMNS } from './sqlite-decisions.ts';
+import { withLabels } from './sqlite-labels.ts';
 import { json, outcomeList } from './sqlite-outcomes.ts';
 import { PART_BITS } from './sqlite-schema.ts';
 
@@ -78,10 +79,11 @@ export function historyQuery(filter: HistoryFilter): { sql: string; values: SQLI
 /** Newest first. */
 export function selectHistory(database: DatabaseSync, filter: HistoryFilter): Decision[] {
   const { sql, values } = historyQuery(filter);
-  return database
-    .prepare(sql)
-    .all(...values)
-    .map((row) => decisionRow.parse(row));
+  const rows = database.prepare(sql).all(...values);
+  return withLabels(
+    database,
+    rows.map((row) => decisionRow.parse(row)),
+  );
 }
 
 const RECIPIENT_INDEX = 'decision_recipient_key';

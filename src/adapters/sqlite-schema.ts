@@ -161,6 +161,17 @@ const MIGRATIONS: readonly string[] = [
   CREATE INDEX decision_backscatter ON decision (time)
     WHERE daemon = 'lmtp-filter' AND (reply GLOB '5*' OR reply GLOB '452[- ]4.2.2*');
   `,
+  `
+  CREATE TABLE label (
+    message TEXT NOT NULL,
+    user TEXT NOT NULL,
+    label TEXT NOT NULL,
+    time INTEGER NOT NULL,
+    PRIMARY KEY (message, user)
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX label_user ON label (user, time);
+  CREATE INDEX label_time ON label (time);
+  `,
 ];
 
 /** Rows with the same `id >> PART_BITS` are one part; the indexes of the schema say the same. */

@@ -1,7 +1,15 @@
 import type { DatabaseSync } from 'node:sqlite';
 
 import type { Clock } from '../ports/clock.ts';
-import type { KeptFacts, Decision, HistoryFilter, Store, TraceId, TraceKeys } from '../ports/store.ts';
+import type {
+  KeptFacts,
+  Decision,
+  HistoryFilter,
+  Label,
+  Store,
+  TraceId,
+  TraceKeys,
+} from '../ports/store.ts';
 import type { Answer, Ask } from './sqlite-batch.ts';
 import { whenFree } from './sqlite-busy.ts';
 import { Checkpointer } from './sqlite-checkpoint.ts';
@@ -99,6 +107,10 @@ class SqliteStore implements Store, AsyncDisposable {
 
   history(filter: HistoryFilter): Promise<readonly Decision[]> {
     return whenFree(() => selectHistory(this.#database, filter));
+  }
+
+  async label(label: Label): Promise<void> {
+    await this.#writer.ask({ kind: 'label', label });
   }
 
   async expire(before: number): Promise<number> {

@@ -10,18 +10,29 @@ export const ADDRESS_LIMIT = 1000;
 /** The value of a key in lower case: of the first table that has it. */
 export type AliasLookup = (key: string) => readonly string[] | undefined;
 
-/**
- * Where mail for an address goes, the address itself when there is no alias for it; null: Postfix would defer the message, because the
- * tables lead nowhere within its limits.
- *
- * As cleanup_map1n_internal(): each address is replaced by the first of its targets until nothing replaces it, the other targets are put at the
- * end of the list. An address that is among its own targets is not expanded again.
- */
+/** Keys that are looked for, one after another; each is answered with its targets, undefined: no table has it. */
+type Lookups<T> = Generator<string, T, readonly string[] | undefined>;
+
+/** `expandSteps` over tables in memory. */
 export function expandAliases(
   address: string,
   lookup: AliasLookup,
   delimiter: string,
 ): readonly string[] | null {
+  const steps = expandSteps(address, delimiter);
+  let step = steps.next();
+  while (step.done !== true) step = steps.next(lookup(step.value));
+  return step.value;
+}
+
+/**
+ * Where mail for an address goes, the address itself when there is no alias for it; null: Postfix would defer the message, because the
+ * tables lead nowhere within its limits. Whoever runs it answers each key, which is in lower case.
+ *
+ * As cleanup_map1n_internal(): each address is replaced by the first of its targets until nothing replaces it, the other targets are put at the
+ * end of the list. An address that is among its own targets is not expanded again.
+ */
+export function* expandSteps(address: string, delimiter: string): Lookups<readonly string[] | null> {
   const addresses = [address];
   const selves = new Set<string>();
   for (let index = 0; index < addresses.length; index += 1) {
@@ -31,7 +42,7 @@ export function expandAliases(
       const folded = lowerAscii(from);
       if (selves.has(folded)) break;
       if (depth >= RECURSION_LIMIT) return null;
-      const targets = aliasTargets(from, lookup, delimiter);
+      const targets = yield* aliasTargets(from, delimiter);
       if (targets === null) break;
       for (const [place, target] of targets.entries()) {
         if (target.length > ADDRESS_LIMIT) return null;
@@ -50,27 +61,27 @@ export function expandAliases(
  * One look into the tables, virtual(5) TABLE SEARCH ORDER: user+extension@domain, user@domain, @domain. An extension that was not part of the key goes
  * over to the targets (propagate_unmatched_extensions), except those of @domain. null: no key fits.
  */
-function aliasTargets(address: string, lookup: AliasLookup, delimiter: string): readonly string[] | null {
+function* aliasTargets(address: string, delimiter: string): Lookups<readonly string[] | null> {
   const at = address.lastIndexOf('@');
   const local = at === -1 ? address : address.slice(0, at);
   const domain = at === -1 ? '' : address.slice(at);
-  const exact = find(local, domain, lookup);
+  const exact = yield* find(local, domain);
   if (exact !== undefined) return rewritten(exact, local, '');
   const cut = extensionAt(local, delimiter);
   if (cut !== null) {
     const bare = local.slice(0, cut);
-    const found = find(bare, domain, lookup);
+    const found = yield* find(bare, domain);
     if (found !== undefined) return rewritten(found, bare, local.slice(cut));
   }
-  const all = at === -1 ? undefined : lookup(lowerAscii(domain));
+  const all = at === -1 ? undefined : yield lowerAscii(domain);
   return all === undefined ? null : rewritten(all, local, '');
 }
 
 /** Postfix looks for the quoted form first (mail_addr_find.c: MA_FORM_EXTERNAL_FIRST). */
-function find(local: string, domain: string, lookup: AliasLookup): readonly string[] | undefined {
+function* find(local: string, domain: string): Lookups<readonly string[] | undefined> {
   const plain = lowerAscii(`${local}${domain}`);
-  if (isDotString(local)) return lookup(plain);
-  return lookup(lowerAscii(`${quoted(local)}${domain}`)) ?? lookup(plain);
+  if (isDotString(local)) return yield plain;
+  return (yield lowerAscii(`${quoted(local)}${domain}`)) ?? (yield plain);
 }
 
 function rewritten(targets: readonly string[], user: string, extension: string): readonly string[] {

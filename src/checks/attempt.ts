@@ -39,6 +39,11 @@ export class Attempt {
     this.#begun = tools.clock.elapsed();
   }
 
+  /** Of its check. */
+  get name(): string {
+    return this.#check;
+  }
+
   get signal(): AbortSignal {
     if (this.#controller === null) {
       this.#controller = new AbortController();

@@ -2,7 +2,7 @@ import type { BodyReader, BoundCheck, CheckTools, HeadFacts } from './check.ts';
 
 type Run = BoundCheck<'message'>['run'];
 
-/** A check did not take more of the body for as long as it may take in all. */
+/** A check has let others wait with the body for as long as it may take in all. */
 export class Stalled extends Error {
   constructor(deadlineMs: number) {
     super(`took no more of the body for ${deadlineMs} ms`);
@@ -19,14 +19,24 @@ export class Reading {
   readonly #controller = new AbortController();
   #reader: BodyReader | null = null;
   #failure: { readonly error: unknown } | null = null;
+  readonly #elapsed: () => number;
+  /** Milliseconds for which others have waited for it so far. */
+  #waited = 0;
+  #busy = false;
 
   constructor(check: BoundCheck<'message'>, facts: HeadFacts, tools: CheckTools) {
     this.#deadlineMs = check.deadlineMs;
+    this.#elapsed = () => tools.clock.elapsed();
     try {
       this.#reader = check.read?.({ facts, tools, signal: this.#controller.signal }) ?? null;
     } catch (error) {
       this.#fail(error);
     }
+  }
+
+  /** Whether a piece of the body waits for it. */
+  get busy(): boolean {
+    return this.#busy;
   }
 
   /** A promise is to be awaited before more is given; it does not reject. */
@@ -57,7 +67,11 @@ export class Reading {
 
   async #taken(taken: Promise<void>): Promise<void> {
     const late = Promise.withResolvers<never>();
-    const timer = setTimeout(() => late.reject(new Stalled(this.#deadlineMs)), this.#deadlineMs);
+    // All writes together: one that takes each piece a little too slowly would hold a large message for hours.
+    const left = Math.max(0, this.#deadlineMs - this.#waited);
+    const timer = setTimeout(() => late.reject(new Stalled(this.#deadlineMs)), left);
+    const begun = this.#elapsed();
+    this.#busy = true;
     const aborted = (): void => late.reject(new Error('given up'));
     this.#controller.signal.addEventListener('abort', aborted, { once: true });
     try {
@@ -66,6 +80,8 @@ export class Reading {
       this.#fail(error);
     } finally {
       clearTimeout(timer);
+      this.#busy = false;
+      this.#waited += this.#elapsed() - begun;
       this.#controller.signal.removeEventListener('abort', aborted);
     }
   }

@@ -173,9 +173,16 @@ export class CheckRun {
     this.#end({ reason: 'failed', detail: 'the message was given up' });
   }
 
-  /** The time for the whole answer is up: checks without an outcome are unavailable from now on, the others keep theirs. */
-  expire(): void {
+  /**
+   * The time for the whole answer is up: checks without an outcome are unavailable from now on, the others keep theirs. Gives the names of those
+   * that were waited for.
+   */
+  expire(): readonly string[] {
+    const names = new Set<string>();
+    for (const [name, reading] of this.#readings) if (reading.busy) names.add(name);
+    for (const { name } of this.#underWay ?? []) names.add(name);
     this.#end(OVERRUN);
+    return [...names];
   }
 
   /** Another answer has its own time. */

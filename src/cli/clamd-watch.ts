@@ -132,6 +132,7 @@ export function clamdUp(registry: Registry): ReturnType<typeof gauge<'server'>> 
   return gauge<'server'>(registry, {
     name: 'postern_clamd_up',
     help: 'Whether a clamd answered when it was asked last.',
+    together: 'min',
     labels: { server: [] },
   });
 }

@@ -29,6 +29,7 @@ export function openBlockLists({ servers, timeoutMs, clock, registry, log }: Blo
   const healthy = gauge<'list'>(registry, {
     name: 'postern_dnsbl_list_healthy',
     help: 'Whether the test entries of a block or welcome list are right; while they are not, it does not count.',
+    together: 'min',
     labels: { list: [] },
   });
   const queries = counter<'list' | 'result'>(registry, {

@@ -38,7 +38,6 @@ export interface LookoutEvents {
 
 interface Watched {
   readonly key: SigningKey;
-  readonly publicData: string;
   known: Known;
   /** Of the clock's `elapsed`. */
   due: number;
@@ -86,17 +85,17 @@ export class KeyLookout implements KeyWatch, AsyncDisposable {
     const name = nameOf(key);
     const before = this.#watched.get(name);
     if (before?.key.key === key.key || this.#closed.signal.aborted) return;
-    const publicData = publicDataOf(createPublicKey(key.key));
     // Read again, and the same: what is known of it holds.
-    const same = before?.publicData === publicData;
-    const watched: Watched = { key, publicData, known: same ? before.known : null, due: 0, looking: null };
+    const same = before?.key.key.equals(key.key) === true;
+    const watched: Watched = { key, known: same ? before.known : null, due: 0, looking: null };
     if (before !== undefined) {
       this.#forget(before);
       if (!same) this.#events.dropped(before.key, before.known);
     }
     this.#watched.set(name, watched);
     this.#fresh.add(watched);
-    this.#schedule();
+    // For the others of many it is arranged already.
+    if (this.#fresh.size === 1) this.#schedule();
   }
 
   /** Forgets all keys. */
@@ -173,10 +172,10 @@ export class KeyLookout implements KeyWatch, AsyncDisposable {
   }
 
   async #lookFor(watched: Watched): Promise<void> {
-    const { key, publicData, known: before } = watched;
+    const { key, known: before } = watched;
     try {
       const limit = AbortSignal.any([this.#closed.signal, AbortSignal.timeout(LOOK_LIMIT_MS)]);
-      const publication = await this.#look(key, publicData, limit);
+      const publication = await this.#look(key, publicDataOf(createPublicKey(key.key)), limit);
       const current = this.#watched.get(nameOf(key)) === watched && !this.#closed.signal.aborted;
       // While nobody can tell, what was known before holds.
       if (!current || publication.state === before) return;

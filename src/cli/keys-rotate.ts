@@ -91,12 +91,13 @@ export async function rotate(
   for (const domain of domains) {
     try {
       const view = await viewDomain(config, domain);
-      const known = knownKeys(view, await surveyor.publications(view));
-      const { steps } = planDomain(known, settings, systemClock.now(), wanted.now);
+      const before = await surveyor.publications(view);
+      const { steps } = planDomain(knownKeys(view, before), settings, systemClock.now(), wanted.now);
       for (const step of steps) await take(step, { config, folder, view, settings, dryRun: wanted.dryRun });
       // What is to be done is told of the keys as they are now.
-      const after = steps.length === 0 || wanted.dryRun ? view : await viewDomain(config, domain);
-      const publications = await surveyor.publications(after);
+      const unchanged = steps.length === 0 || wanted.dryRun;
+      const after = unchanged ? view : await viewDomain(config, domain);
+      const publications = unchanged ? before : await surveyor.publications(after);
       // One rotation is what was asked for.
       const again = wanted.now && !steps.some(({ kind }) => kind === 'promote');
       const rest = planDomain(knownKeys(after, publications), settings, systemClock.now(), again);

@@ -47,15 +47,24 @@ const SURVEY_MS = 60_000;
 /** Records asked about at once. */
 const SURVEYS_AT_ONCE = 16;
 
-/** The domains that have keys, or those that were named. @throws {Error} with what is wrong, for people */
-export async function domainsOf({ signing }: Config, named: readonly string[]): Promise<readonly string[]> {
+/**
+ * The domains that were named, or all that have keys.
+ *
+ * @param everywhere also those that have no folder, but files of their own
+ * @throws {Error} with what is wrong, for people
+ */
+export async function domainsOf(
+  { signing }: Config,
+  named: readonly string[],
+  everywhere: boolean,
+): Promise<readonly string[]> {
   const folders = signing.folder === null ? [] : await listDomains(signing.folder);
   if (named.length > 0) {
     return named.map(
       (name) => folders.find((folder) => folder.toLowerCase() === name.toLowerCase()) ?? name.toLowerCase(),
     );
   }
-  const listed = signing.keys.map(({ domain }) => domain);
+  const listed = !everywhere ? [] : signing.keys.map(({ domain }) => domain);
   return [...new Set([...folders, ...listed])].toSorted();
 }
 

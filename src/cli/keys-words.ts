@@ -86,7 +86,7 @@ function standingWords(standing: Standing): string {
   }
 }
 
-export function day(time: number): string {
+function day(time: number): string {
   return new Date(time).toISOString().slice(0, 10);
 }
 

@@ -19,7 +19,8 @@ export async function keys(args: readonly string[]): Promise<number> {
   if (loaded === null) return EXIT.config;
   const { config } = loaded;
   try {
-    const domains = await domainsOf(config, wanted.domains);
+    const changes = wanted.command === 'rotate' || wanted.command === 'retire';
+    const domains = await domainsOf(config, wanted.domains, !changes);
     switch (wanted.command) {
       case 'list':
         return await list(config, domains, wanted);

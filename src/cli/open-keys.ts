@@ -13,6 +13,7 @@ export function keyMetrics(registry: Registry): (files: readonly KeyFile[]) => v
   const count = gauge<'state'>(registry, {
     name: 'postern_signing_keys',
     help: 'Signing keys in files, by whether they can be used; what is wrong with a broken one is in the log.',
+    together: 'max',
     labels: { state: STATES },
   });
   return (files) => {

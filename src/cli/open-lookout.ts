@@ -38,11 +38,13 @@ export function publicationMetrics(registry: Registry): PublicationMetrics {
   const published = gauge<'domain' | 'selector'>(registry, {
     name: 'postern_dkim_key_published',
     help: `Whether all name servers of its domain have a signing key: 1 or 0, not there while unknown. Of the first ${SERIES_LIMIT} keys.`,
+    together: 'min',
     labels: { domain: [], selector: [] },
   });
   const keys = gauge<'state'>(registry, {
     name: 'postern_dkim_keys',
     help: 'Signing keys, by whether all name servers of their domain have them ("everywhere"), some, none of those that answered, or nobody answered.',
+    together: 'max',
     labels: { state: STATES },
   });
   const shown = new Set<string>();

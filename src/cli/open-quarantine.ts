@@ -63,10 +63,12 @@ export function quarantineMetrics(registry: Registry) {
     messages: gauge(registry, {
       name: 'postern_quarantine_messages',
       help: 'Messages in the quarantine folder.',
+      together: 'max',
     }),
     octets: gauge(registry, {
       name: 'postern_quarantine_octets',
       help: 'Size of the messages in the quarantine folder.',
+      together: 'max',
     }),
     removed: counter<'why'>(registry, {
       name: 'postern_quarantine_removed_total',

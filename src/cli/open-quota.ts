@@ -1,11 +1,11 @@
-import { dirname, resolve } from 'node:path';
+import { dirname } from 'node:path';
 
 import { Doveadm } from '../adapters/doveadm.ts';
 import { DovecotQuota, LOOK_RESULTS } from '../adapters/dovecot-quota.ts';
 import { QuotaClone } from '../adapters/quota-clone.ts';
 import { RedisClient } from '../adapters/redis-client.ts';
 import type { Config } from '../config/config.ts';
-import { readSecret } from '../config/secret-file.ts';
+import { readSecret, secretPath } from '../config/secret-file.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Directory } from '../ports/directory.ts';
 import type { QuotaSource } from '../ports/quota.ts';
@@ -56,7 +56,7 @@ export async function openSiteQuota(
   return { source, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
-async function openDoveadm(config: Config): Promise<Doveadm | null> {
+export async function openDoveadm(config: Config): Promise<Doveadm | null> {
   const { doveadm, api_key_file, timeout, max_connections } = config.file.dovecot;
   if (doveadm === undefined) return null;
   if (api_key_file === undefined) throw new Error('dovecot.doveadm needs dovecot.api_key_file');
@@ -90,7 +90,7 @@ async function secretOf(
   key: string,
 ): Promise<string> {
   const folder = path === null ? process.cwd() : dirname(path);
-  const reading = await readSecret(resolve(folder, name), lineEnd);
+  const reading = await readSecret(secretPath(folder, name), lineEnd);
   if (!reading.ok) throw new Error(`${key}: ${reading.wrong}`);
   return reading.secret;
 }

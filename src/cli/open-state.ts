@@ -87,6 +87,7 @@ export function redisUp(registry: Registry): { set(value: number): void } {
   return gauge(registry, {
     name: 'postern_redis_up',
     help: 'Whether the Redis of [state.redis] answers; 0 also where none is used.',
+    together: 'min',
   });
 }
 

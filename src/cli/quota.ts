@@ -122,8 +122,8 @@ function parseQuota(args: readonly string[]): QuotaArguments {
 async function look(config: Config, wanted: QuotaArguments): Promise<QuotaReport> {
   await using opened = new AsyncDisposableStack();
   const log = openLog('silent');
-  const { directory } = opened.use(await openSiteDirectory(config, systemClock, log));
   const telemetry = { log, registry: new Registry() };
+  const { directory } = opened.use(await openSiteDirectory(config, systemClock, log, telemetry.registry));
   const { source } = opened.use(await openSiteQuota(config, directory, systemClock, telemetry));
   if (source === null) {
     throw new Error('nobody is named who could tell: see [dovecot] doveadm and [dovecot.quota_clone]');

@@ -23,6 +23,7 @@ const DOVECOT_KEYS = [
 ] as const;
 
 const SOCKET_KEYS = ['listen', 'mode', 'group', 'max_connections'] as const;
+const WORKER_KEYS = [...SOCKET_KEYS, 'workers'] as const;
 
 /**
  * The new configuration as this process can use it: what can only change with a restart keeps its old value, so that no part of the
@@ -45,17 +46,17 @@ export function settle(running: Config, next: Config, daemons: readonly DaemonNa
     return Object.freeze(kept);
   };
   const [was, is] = [running.file, next.file];
-  const socket = <N extends DaemonName>(name: N): Config['file'][N] =>
-    daemons.includes(name) ? keep(name, SOCKET_KEYS, was[name], is[name]) : is[name];
+  const workers = <N extends 'milter' | 'lmtp-filter'>(name: N): Config['file'][N] =>
+    daemons.includes(name) ? keep(name, WORKER_KEYS, was[name], is[name]) : is[name];
   const file = Object.freeze({
     ...is,
     state: keep('state', ['folder', 'redis'], was.state, is.state),
-    policyd: socket('policyd'),
+    policyd: daemons.includes('policyd') ? keep('policyd', SOCKET_KEYS, was.policyd, is.policyd) : is.policyd,
     logins: daemons.includes('policyd')
       ? keep('logins', ['enabled', ...SOCKET_KEYS], was.logins, is.logins)
       : is.logins,
-    milter: socket('milter'),
-    'lmtp-filter': socket('lmtp-filter'),
+    milter: workers('milter'),
+    'lmtp-filter': workers('lmtp-filter'),
     admin: keep('admin', ['listen', 'mode', 'group'], was.admin, is.admin),
     dovecot: keep('dovecot', DOVECOT_KEYS, was.dovecot, is.dovecot),
     dns: keep('dns', ['servers', 'timeout', 'cache_entries'], was.dns, is.dns),

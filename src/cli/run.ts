@@ -19,6 +19,7 @@ export async function run({ daemons, config: named, admin }: RunArguments): Prom
   const { openLog } = await import('../runtime/telemetry.ts');
   const { openSite } = await import('./wiring.ts');
   const { version } = await import('./version.ts');
+  const { startWorker } = await import('./workers.ts');
 
   const loaded = await readConfig(named);
   if (loaded === null) return EXIT.config;
@@ -27,7 +28,14 @@ export async function run({ daemons, config: named, admin }: RunArguments): Prom
   const running = await version();
   let site;
   try {
-    site = await openSite({ config: loaded.config, daemons, admin, log, version: running });
+    site = await openSite({
+      config: loaded.config,
+      daemons,
+      admin,
+      log,
+      version: running,
+      startWorker: (daemon, number) => startWorker({ daemon, number, config: named }),
+    });
   } catch (error) {
     log.fatal({ why: causesOf(error) }, 'cannot start');
     return EXIT.failed;

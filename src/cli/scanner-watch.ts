@@ -164,6 +164,7 @@ export function scannerUp(registry: Registry): ReturnType<typeof gauge<'scanner'
   return gauge<'scanner' | 'server'>(registry, {
     name: 'postern_scanner_up',
     help: 'Whether a spamd or rspamd answered when it was asked last.',
+    together: 'min',
     labels: { scanner: [], server: [] },
   });
 }

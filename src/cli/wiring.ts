@@ -1,3 +1,4 @@
+import type { ChildProcess } from 'node:child_process';
 import { performance } from 'node:perf_hooks';
 
 import { Registry } from 'prom-client';
@@ -14,11 +15,14 @@ import type { Clock } from '../ports/clock.ts';
 import type { SigningKeys } from '../ports/signing-keys.ts';
 import type { Quarantine } from '../ports/quarantine.ts';
 import type { Store } from '../ports/store.ts';
-import { serveAdmin, type Readiness } from '../runtime/admin.ts';
+import { serveAdmin, type Exposition, type Readiness } from '../runtime/admin.ts';
 import type { Daemon } from '../runtime/daemon.ts';
-import { openListener, type Listener } from '../runtime/listener.ts';
+import { openListener, type Listener, type OpenListener } from '../runtime/listener.ts';
 import { counter, processMetrics, reloadMetrics, type ReloadMetrics } from '../runtime/metrics.ts';
+import { sweepSpools } from '../runtime/spool.ts';
+import { seriesOf, summedText } from '../runtime/summed-metrics.ts';
 import type { Log, Telemetry } from '../runtime/telemetry.ts';
+import { WorkerPool } from '../runtime/worker-pool.ts';
 import type { DaemonName } from './arguments.ts';
 import { openContentScanner } from './open-content.ts';
 import { openBlockLists, type BlockLists } from './dnsbl-watch.ts';
@@ -33,9 +37,12 @@ import { reportUpstream } from './upstream-probe.ts';
 import { settle } from './restart.ts';
 import { ScannerWatch, scannerSettings, type ScannerSettings } from './scanner-watch.ts';
 import { ClamdWatch } from './clamd-watch.ts';
+import { workersOf, type WorkerDaemon } from './workers.ts';
 
 /** One process with its daemons, from open sockets to closed ones. */
 export interface Site extends AsyncDisposable {
+  /** Metrics of this process. */
+  readonly registry: Registry;
   /** Takes over a configuration that was read again; a bad one is reported, and the one in use stays. */
   reload(result: LoadResult): void;
   /** Lets all daemons end what they have under way; when `signal` aborts, they cut it off. */
@@ -49,6 +56,10 @@ export interface SiteOptions {
   readonly admin: SocketAddress | 'none' | null;
   readonly log: Log;
   readonly version: string;
+  /** In a worker: whose connections its one daemon serves. What there is once for all workers is left to the process that started it. */
+  readonly given?: Listener;
+  /** Starts a worker of a daemon that is to have several. */
+  readonly startWorker?: (daemon: WorkerDaemon, number: number) => ChildProcess;
 }
 
 interface DaemonTools extends Telemetry {
@@ -83,7 +94,9 @@ const clock: Clock = { now: () => Date.now(), elapsed: () => performance.now() }
 /** Opens everything, sockets before anything serves. @throws when something can't be opened; nothing stays open then */
 export async function openSite(options: SiteOptions): Promise<Site> {
   await using opened = new AsyncDisposableStack();
-  const { config, daemons: names, log, version } = options;
+  const { config, daemons: names, log, version, given } = options;
+  const shared = given === undefined ? names.filter((name) => workersOf(config, name) > 1) : [];
+  const own = names.filter((name) => !shared.includes(name));
   const registry = new Registry();
   processMetrics(registry, version);
   const inUse = { config };
@@ -101,18 +114,19 @@ export async function openSite(options: SiteOptions): Promise<Site> {
   const scanner = opened.use(new ScannerWatch(scannerFor(config, names), clock, log, registry));
   const clamd = opened.use(new ClamdWatch(clamdFor(config, names), log, registry));
   const content = opened.use(openContentScanner({ log, registry }));
+  if (given === undefined) await sweepSpools(config.file.state.folder);
   const quarantine = opened.use(openSiteQuarantine(() => inUse.config, { log, registry }));
   await quarantine.prepare();
   const notices = opened.use(openSiteNotifier(config, clock, registry, log));
 
   const state = opened.use(await openSiteState(config, { log, registry }));
-  const directory = opened.use(await openSiteDirectory(config, clock, log));
+  const directory = opened.use(await openSiteDirectory(config, clock, log, registry));
   const quota = opened.use(await openSiteQuota(config, directory.directory, clock, { log, registry }));
   const lookout = opened.use(
     new SiteLookout(config.file.signing.unpublished, { resolver, timeoutMs, clock, registry, log }),
   );
   const keys = opened.use(
-    await openSiteKeys(config, names.includes('milter'), clock, { log, registry }, lookout),
+    await openSiteKeys(config, own.includes('milter'), clock, { log, registry }, lookout),
   );
   const publishedKeys = lookout.over(keys.source);
   const blockLists = opened.use(openBlockLists({ servers, timeoutMs, clock, registry, log }));
@@ -149,10 +163,27 @@ export async function openSite(options: SiteOptions): Promise<Site> {
   const listeners = new Map<string, Listener>();
   const services = servicesOf(config, names);
   const starts: [ServiceName, Listener, StartDaemon][] = [];
+  const pools: WorkerPool[] = [];
   for (const name of services) {
     const { listen: address, mode, group, max_connections: maxConnections } = config.file[name];
     const onError = acceptFailed(log, name);
-    const listener = opened.use(await openListener({ address, mode, group, maxConnections, onError }));
+    const open = async (): Promise<OpenListener> =>
+      opened.use(await openListener({ address, mode, group, maxConnections, onError }));
+    if (isShared(name, shared)) {
+      const listener = await open();
+      listeners.set(name, listener);
+      starts.push([
+        name,
+        listener,
+        async () => {
+          const pool = await openPool(name, listener, options, registry);
+          pools.push(pool);
+          return pool;
+        },
+      ]);
+      continue;
+    }
+    const listener = given ?? (await open());
     listeners.set(name, listener);
     starts.push([name, listener, await SERVICES[name]()]);
   }
@@ -162,8 +193,11 @@ export async function openSite(options: SiteOptions): Promise<Site> {
   const site = new RunningSite({
     inUse,
     names,
+    own,
     services,
+    pools,
     listeners,
+    registry,
     scanner,
     clamd,
     state,
@@ -194,22 +228,49 @@ export async function openSite(options: SiteOptions): Promise<Site> {
         quarantine: quarantine.folder,
       }),
     );
-    log.info({ daemon: name, listen: listener.text }, 'listening');
+    if (given === undefined) log.info({ daemon: name, listen: listener.text }, 'listening');
   }
   if (admin !== null) {
-    serveAdmin(admin, { registry, readiness: () => site.readiness() });
+    serveAdmin(admin, { registry: site.exposition, readiness: () => site.readiness() });
     log.info({ daemon: 'admin', listen: admin.text }, 'listening');
   }
-  opened.use(expireRegularly(store, () => inUse.config.file.state.history_age, log));
+  if (given === undefined) {
+    opened.use(expireRegularly(store, () => inUse.config.file.state.history_age, log));
+  }
   site.owns(opened.move());
   return site;
+}
+
+function isShared(name: ServiceName, shared: readonly DaemonName[]): name is WorkerDaemon {
+  return shared.some((one) => one === name);
+}
+
+function openPool(
+  name: WorkerDaemon,
+  listener: OpenListener,
+  { config, log, startWorker }: SiteOptions,
+  registry: Registry,
+): Promise<WorkerPool> {
+  if (startWorker === undefined) throw new Error('this process can start no workers');
+  return WorkerPool.open(listener, {
+    name,
+    count: workersOf(config, name),
+    waitingLimit: config.file[name].max_connections,
+    start: (number) => startWorker(name, number),
+    log,
+    registry,
+  });
 }
 
 interface SiteParts {
   /** The configuration of new sessions. */
   readonly inUse: { config: Config };
   readonly names: readonly DaemonName[];
+  /** Those that run in this process, not in workers. */
+  readonly own: readonly DaemonName[];
   readonly services: readonly ServiceName[];
+  readonly pools: readonly WorkerPool[];
+  readonly registry: Registry;
   readonly listeners: ReadonlyMap<string, Listener>;
   readonly scanner: ScannerWatch;
   readonly clamd: ClamdWatch;
@@ -242,17 +303,41 @@ class RunningSite implements Site {
     this.#owned = stack;
   }
 
-  readiness(): Readiness {
-    const { services, listeners, scanner, clamd, state, blockLists } = this.#parts;
+  get registry(): Registry {
+    return this.#parts.registry;
+  }
+
+  /** Of this process and of its workers. */
+  get exposition(): Exposition {
+    const { registry, pools } = this.#parts;
+    if (pools.length === 0) return registry;
     return {
-      ready: !this.#stopping && this.#daemons.length === services.length,
+      contentType: registry.contentType,
+      async metrics() {
+        const workers = await Promise.all(pools.map((pool) => pool.metrics()));
+        return await summedText([await seriesOf(registry), ...workers.flat()]);
+      },
+    };
+  }
+
+  readiness(): Readiness {
+    const { services, pools, listeners, scanner, clamd, state, directory, blockLists } = this.#parts;
+    const served = this.#daemons.length === services.length && pools.every(({ running }) => running > 0);
+    return {
+      ready: !this.#stopping && served,
       listeners: Object.fromEntries(Array.from(listeners, ([name, listener]) => [name, listener.text])),
-      neighbours: { ...scanner.states, clamd: clamd.state, ...state.neighbours, ...blockLists.states },
+      neighbours: {
+        ...scanner.states,
+        clamd: clamd.state,
+        ...state.neighbours,
+        ...directory.states,
+        ...blockLists.states,
+      },
     };
   }
 
   reload(result: LoadResult): void {
-    const { inUse, log, reloads, scanner, clamd, blockLists, directory, keys, lookout, notices, names } =
+    const { inUse, log, reloads, scanner, clamd, blockLists, directory, keys, lookout, notices, names, own } =
       this.#parts;
     if (!result.ok) {
       for (const problem of result.problems) {
@@ -269,7 +354,7 @@ class RunningSite implements Site {
     scanner.reload(scannerFor(config, names));
     clamd.reload(clamdFor(config, names));
     void directory.reload(config);
-    if (names.includes('milter')) {
+    if (own.includes('milter')) {
       void keys
         .reload(config)
         .then(() => lookout.configure(config.file.signing.unpublished, keys.source.files));

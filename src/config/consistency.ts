@@ -280,10 +280,16 @@ export class ConsistencyCheck {
     }
     if (arc.seal !== 'forwarded') return;
     const { mailbox_domains, alias_domains, mailboxes, aliases } = directory;
+    if (asksDatabase(directory)) return;
     if ([mailbox_domains, alias_domains, mailboxes, aliases].some((list) => list.length > 0)) return;
     const wrong = 'what is forwarded is not known without [directory]';
     const key = ['arc', this.#written(['arc', 'seal']) ? 'seal' : 'domain'];
-    this.#say(key, 'value', wrong, 'set directory.mailbox_domains and directory.aliases, or arc.seal = "incoming"');
+    this.#say(
+      key,
+      'value',
+      wrong,
+      'set directory.mailbox_domains and directory.aliases, or arc.seal = "incoming"',
+    );
   }
 
   /** Postfix stops waiting after a time of its own; past that an answer of ours reaches nobody. */
@@ -330,6 +336,11 @@ export class ConsistencyCheck {
       this.#say(['dovecot', 'doveadm'], 'value', wrong, 'add api_key_file = "…" to [dovecot]');
     }
     const asked = dovecot.doveadm !== undefined || dovecot.quota_clone.address !== undefined;
+    if (directory.userdb && dovecot.doveadm === undefined) {
+      const wrong = 'the user database of Dovecot is asked through doveadm';
+      this.#say(['directory', 'userdb'], 'value', wrong, 'add doveadm = "…" to [dovecot]');
+    }
+    if (asksDatabase(directory)) return;
     if (asked && directory.mailbox_domains.length === 0 && directory.mailboxes.length === 0) {
       this.notes.push(
         '[dovecot] says whom to ask about quotas, and [directory] names no mailboxes to ask about: set directory.mailbox_domains',
@@ -362,6 +373,11 @@ export class ConsistencyCheck {
 /** Whether the table of a check, as the schema has read it, says that the check is made. */
 export function isEnabled(table: unknown): table is { readonly enabled: true; readonly deadline: number } {
   return typeof table === 'object' && table !== null && 'enabled' in table && table.enabled === true;
+}
+
+/** Whether a database or LDAP tells whose mailboxes there are. */
+function asksDatabase({ sql, ldap }: ConfigFile['directory']): boolean {
+  return sql.address !== undefined || sql.file !== undefined || ldap.address !== undefined;
 }
 
 const ANY_HOST = new Set(['0.0.0.0', '::']);

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 
 import { byteSize } from '../checks/options.ts';
+import { directoryCache, directoryLdap, directorySql } from './directory-sources.ts';
 import { domain, filePath } from './values.ts';
 
 /** `[directory]` and `[[account]]`: whose mailboxes there are, and what is set for each. */
@@ -38,6 +39,15 @@ export const directory = z
         "Texts of Postfix's virtual_alias_maps, those that postmap reads, in the same order. Read again when they change.",
       )
       .meta({ examples: [['/etc/postfix/virtual']] }),
+    userdb: z
+      .boolean()
+      .default(false)
+      .describe(
+        'Whether Dovecot is asked for each mailbox, and for its quota_rule, through doveadm as [dovecot] says. Its domains are those in mailbox_domains.',
+      ),
+    cache: directoryCache,
+    sql: directorySql,
+    ldap: directoryLdap,
   })
   .prefault({})
   .describe('Users and aliases, as Postfix and Dovecot have them.');

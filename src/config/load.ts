@@ -4,6 +4,7 @@ import { dirname, resolve } from 'node:path';
 import type { AnyBoundCheck, CheckDefinition } from '../checks/check.ts';
 import { CHECKS } from '../checks/index.ts';
 import type { Config, PolicyView } from './config.ts';
+import { readDirectoryFiles } from './directory-sources.ts';
 import { ConsistencyCheck, controlCharacters, isEnabled } from './consistency.ts';
 import { inFileOrder, type Position, type Problem } from './errors.ts';
 import { readSmallFile } from './files.ts';
@@ -114,8 +115,14 @@ export async function loadConfig(
     const position = nodeAt(root, place)?.at ?? null;
     problems.push({ file: name, position, key: keyPath(place), wrong, remedy });
   }
+  const sources = read.file === null ? null : await readDirectoryFiles(read.file.directory, folder);
+  for (const { place: keys, wrong, remedy } of sources?.mistakes ?? []) {
+    const place = ['directory', ...keys];
+    const position = nodeAt(root, place)?.at ?? null;
+    problems.push({ file: name, position, key: keyPath(place), wrong, remedy });
+  }
   problems.push(...consistency.problems);
-  if (read.file === null || redis === null || upstream === null || problems.length > 0)
+  if (read.file === null || redis === null || sources === null || upstream === null || problems.length > 0)
     return { ok: false, problems: withoutRepeats([...problems, ...faults]) };
   const file = { ...read.file, state: { ...read.file.state, folder: stateFolder(read.file, root, folder) } };
   const bound = bindChecks(file, root, checks);
@@ -138,6 +145,7 @@ export async function loadConfig(
     notices: { webhookHeader },
     logins: { apiKey },
     redis: redis.files,
+    directory: sources.files,
     upstreamTls: upstream.tls,
   };
   return { ok: true, config: frozen(config), notes: consistency.notes, faults: inFileOrder(faults) };

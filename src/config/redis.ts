@@ -4,7 +4,7 @@ import { z } from 'zod';
 
 import { shown } from './errors.ts';
 import { readSmallFile } from './files.ts';
-import { readSecret } from './secret-file.ts';
+import { readSecret, secretPath } from './secret-file.ts';
 import { filePath, printable, socketAddress, waitingTime } from './values.ts';
 
 const SAFE_PREFIX = /^[^{}]*$/;
@@ -30,7 +30,7 @@ export const redis = z
     password_file: filePath()
       .nullable()
       .default(null)
-      .describe('File with its password, one line. Only its owner may read it (mode 0600).')
+      .describe('File with its password, one line. Only its owner may read it (mode 0600). "credential:NAME": a credential of systemd.')
       .meta({ examples: ['redis.password'], defaultText: 'none' }),
     database: z
       .int()
@@ -88,7 +88,7 @@ export async function readRedisFiles(
   const mistakes: RedisMistake[] = [];
   let password: string | null = null;
   if (password_file !== null) {
-    const reading = await readSecret(resolve(folder, password_file), 'allowed');
+    const reading = await readSecret(secretPath(folder, password_file), 'allowed');
     if (reading.ok) password = reading.secret;
     else
       mistakes.push({

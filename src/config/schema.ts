@@ -63,6 +63,16 @@ function connections(usual: number, whatElse: string): z.ZodDefault<z.ZodInt> {
     .meta({ title: 'number' });
 }
 
+const workers = z
+  .int()
+  .min(0)
+  .max(256)
+  .default(1)
+  .describe(
+    'Processes that share the work; 0: one for each processor. More than one pays when a single processor is not enough. Changes with the next start.',
+  )
+  .meta({ title: 'number' });
+
 const threshold = z
   .union([z.number(), z.literal(false)], 'expected a number of points, or false to switch this band off')
   .transform((value) => (value === false ? null : value))
@@ -247,6 +257,7 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
           .prefault('100s')
           .describe('The longest the end of a message may wait for its verdict; Postfix waits 300 s.'),
         max_connections: connections(2000, 'more are closed at once'),
+        workers,
         max_message_size: sizeBetween(1024, 1024 ** 4)
           .prefault('100MiB')
           .describe('A message with a larger body is refused with 552.'),
@@ -266,6 +277,7 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
           .prefault('100s')
           .describe('The longest a message may wait for its checks after the final dot.'),
         max_connections: connections(500, 'more are told 421'),
+        workers,
         max_message_size: sizeBetween(1024, 1024 ** 4)
           .prefault('100MiB')
           .describe('A larger message is refused with 552.'),

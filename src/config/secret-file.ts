@@ -1,3 +1,5 @@
+import { resolve } from 'node:path';
+
 import { shown } from './errors.ts';
 import { readSmallFile } from './files.ts';
 import { isCredential } from './keys.ts';
@@ -7,6 +9,16 @@ export type SecretReading =
   { readonly ok: true; readonly secret: string } | { readonly ok: false; readonly wrong: string };
 
 const LONGEST = 1024;
+
+const CREDENTIAL = /^credential:([A-Za-z0-9_][A-Za-z0-9_.-]{0,254})$/;
+
+/** Where a secret is: relative to the folder, or by "credential:NAME" among those that systemd gave to this process (LoadCredential=). */
+export function secretPath(folder: string, written: string): string {
+  const name = CREDENTIAL.exec(written)?.[1];
+  if (name === undefined) return resolve(folder, written);
+  // systemd.exec(5): the folder that $CREDENTIALS_DIRECTORY names. Without one the message says what is missing.
+  return resolve(process.env['CREDENTIALS_DIRECTORY'] ?? '/run/credentials', name);
+}
 
 /**
  * Reads a secret of one line.

@@ -30,7 +30,7 @@ export const upstreamKeys = {
     .enum(['remote', 'always', 'never'])
     .default('remote')
     .describe(
-      'Which of them must offer STARTTLS and prove who they are: those on other hosts, or also those on a TCP port of this one. Mail waits in Postfix\'s queue where that fails.',
+      "Which of them must offer STARTTLS and prove who they are: those on other hosts, or also those on a TCP port of this one. Mail waits in Postfix's queue where that fails.",
     ),
   upstream_tls_name: domain()
     .nullable()
@@ -91,7 +91,11 @@ export async function readUpstreamFiles(
   const names = upstream.map(formatSocketAddress);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) {
-    mistakes.push({ key: 'upstream', wrong: `${shown(twice)} is named twice`, remedy: 'expected each Dovecot once' });
+    mistakes.push({
+      key: 'upstream',
+      wrong: `${shown(twice)} is named twice`,
+      remedy: 'expected each Dovecot once',
+    });
   }
   if (upstream_ca_file === null) return { tls: { ca: null }, mistakes };
   if (!upstream.some((address) => usesTls(address, upstream_tls))) {
@@ -108,7 +112,11 @@ export async function readUpstreamFiles(
   }
   const ca = reading.octets.toString('latin1');
   if (!ca.includes('-----BEGIN CERTIFICATE-----')) {
-    mistakes.push({ key: 'upstream_ca_file', wrong: `${shown(path)} holds no certificate`, remedy: 'expected PEM' });
+    mistakes.push({
+      key: 'upstream_ca_file',
+      wrong: `${shown(path)} holds no certificate`,
+      remedy: 'expected PEM',
+    });
   }
   return { tls: { ca }, mistakes };
 }

@@ -2,7 +2,13 @@
  * The ledger of backscatter: mail that this site had accepted when lmtp-filter refused it. Each refusal is a bounce, which had better been
  * a refusal in the SMTP session, and each mailbox that is full makes mail wait that had better been refused.
  */
-export const BACKSCATTER_KINDS = ['full_deferred', 'full_refused', 'unknown_user', 'verdict', 'other'] as const;
+export const BACKSCATTER_KINDS = [
+  'full_deferred',
+  'full_refused',
+  'unknown_user',
+  'verdict',
+  'other',
+] as const;
 
 export type BackscatterKind = (typeof BACKSCATTER_KINDS)[number];
 

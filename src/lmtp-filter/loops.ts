@@ -27,7 +27,11 @@ const LOOPING: Verdict = {
   tagged: false,
   shadow: [],
   // RFC 3463 §3.5: X.4.6, routing loop detected
-  reply: { code: 554, detail: '4.6', text: 'This message was delivered to this mailbox before, and came back' },
+  reply: {
+    code: 554,
+    detail: '4.6',
+    text: 'This message was delivered to this mailbox before, and came back',
+  },
 };
 
 export interface LoopTools {

@@ -192,7 +192,10 @@ export class Transaction {
       const mailbox = await mailboxOf(address, checks.directory, config.file.site.recipient_delimiter);
       return { ...planned, pool: upstreams.poolFor(mailbox) };
     } catch (error) {
-      log.warn({ daemon: 'lmtp-filter', qid: this.#forwarded.queueId, err: error }, 'no Dovecot could be chosen');
+      log.warn(
+        { daemon: 'lmtp-filter', qid: this.#forwarded.queueId, err: error },
+        'no Dovecot could be chosen',
+      );
       return { ...planned, problem: SAY.nowhere };
     }
   }
@@ -204,7 +207,8 @@ export class Transaction {
       Array.from(pools, async (pool) => {
         const recipients = askedOf(plan, pool);
         const leg = this.#legs.get(pool);
-        const more = leg === undefined ? (await this.#newLeg(pool).begin(recipients)).more : leg.more(recipients);
+        const more =
+          leg === undefined ? (await this.#newLeg(pool).begin(recipients)).more : leg.more(recipients);
         return [pool, more] as const;
       }),
     );

@@ -94,9 +94,7 @@ export class UpstreamConnection {
     const lhlo = await this.command(`LHLO ${hostname}`);
     if (lhlo.code !== 250) throw unwilling('LHLO', lhlo);
     // The first line is the server's name. RFC 5321 §4.1.1.1; keywords in any case, §2.4.
-    this.#capabilities = new Set(
-      lhlo.lines.slice(1).map((line) => (line.split(' ')[0] ?? '').toUpperCase()),
-    );
+    this.#capabilities = new Set(lhlo.lines.slice(1).map((line) => (line.split(' ')[0] ?? '').toUpperCase()));
   }
 
   async #startTls(
@@ -105,11 +103,13 @@ export class UpstreamConnection {
     left: () => number,
     signal: AbortSignal,
   ): Promise<void> {
-    if (!this.#capabilities.has('STARTTLS')) throw new UpstreamError('tls', 'the server does not offer STARTTLS');
+    if (!this.#capabilities.has('STARTTLS'))
+      throw new UpstreamError('tls', 'the server does not offer STARTTLS');
     const reply = await this.command('STARTTLS');
     if (reply.code !== 220) throw unwilling('STARTTLS', reply, 'tls');
     // What came in the clear behind the reply is not the server's word (RFC 3207 §6).
-    if (this.#decoder.pending) throw new UpstreamError('tls', 'the server went on in the clear after STARTTLS');
+    if (this.#decoder.pending)
+      throw new UpstreamError('tls', 'the server went on in the clear after STARTTLS');
     const plain = this.#socket;
     plain.removeAllListeners('data').removeAllListeners('drain');
     this.#socket = await secure(plain, address, tls, left(), signal);
@@ -284,7 +284,11 @@ export class UpstreamConnection {
   }
 }
 
-function unwilling(step: string, reply: UpstreamReply, failure: 'protocol' | 'tls' = 'protocol'): UpstreamError {
+function unwilling(
+  step: string,
+  reply: UpstreamReply,
+  failure: 'protocol' | 'tls' = 'protocol',
+): UpstreamError {
   const text = printable(reply.lines[0] ?? '', 200);
   return new UpstreamError(failure, `${step} answered with ${reply.code} ${text}`);
 }

@@ -9,10 +9,12 @@ const PIECE = 65_536;
 const CUT_WINDOW = 256;
 
 const ASCII = /^[\0-\x7f]*$/;
+/** Marks on one letter; UAX #15 §13 (Stream-Safe Text Format). Putting more of them in order takes quadratic time. */
+const PILE = /(\p{M}{30})\p{M}+/gu;
 const UNSEEN = /\p{Default_Ignorable_Code_Point}/gu;
-// White space, controls and separators.
-const BLANK = /[\p{Cc}\p{Z}]+/gu;
-const ASCII_BLANK = /[\0-\x20\x7f]+/g;
+// White space and controls, but for the single spaces that may stay; NFKC has made spaces of all others.
+const BLANK = / *[\p{Cc}\u1680\u2028\u2029][\p{Cc}\p{Z}]*| {2,}/gu;
+const ASCII_BLANK = / *\p{Cc}[\p{Cc} ]*| {2,}/gu;
 
 /** @param limit characters of the result; what comes after them is cut off */
 export function normalText(text: string, limit = Infinity): string {
@@ -33,6 +35,7 @@ function normalPiece(text: string): string {
   if (ASCII.test(text)) return text.toLowerCase().replaceAll(ASCII_BLANK, ' ');
   return (
     text
+      .replaceAll(PILE, '$1')
       .normalize('NFKC')
       .replaceAll(UNSEEN, '')
       // Upper case first: "ß" and "SS" are the same word.

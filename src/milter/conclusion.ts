@@ -3,6 +3,7 @@ import { sessionKey, type Envelope } from '../mail/envelope.ts';
 import type { Config } from '../config/config.ts';
 import type { HeaderList } from '../mail/header.ts';
 import type { Body } from '../mail/message.ts';
+import { logText } from '../mail/reply.ts';
 import type { Rewriting } from '../mail/spam-scan.ts';
 import type { TraceId } from '../ports/store.ts';
 import { withinDeadline } from '../runtime/deadline.ts';
@@ -38,12 +39,10 @@ export async function conclude(
   envelope: Envelope,
   context: MessageContext,
 ): Promise<Conclusion | null> {
-  const [trace, outcomes] = await Promise.all([
-    joinTrace(envelope, context),
-    settle(transaction, envelope, context),
-  ]);
+  const [trace, outcomes] = await Promise.all([joinTrace(envelope, context), settle(transaction, envelope)]);
   if (transaction.gone) return null;
-  const { headers } = transaction;
+  const { headers, overrunBy } = transaction;
+  if (overrunBy.length > 0) tellOverrun(overrunBy, trace, envelope, context);
   const judged = transaction.refusal === null ? judge(outcomes, envelope, context.config) : null;
   let edits: readonly Edit[] = [];
   const wrapper = judged === null ? null : wrapperFor(outcomes, judged.verdict);
@@ -84,6 +83,19 @@ export async function conclude(
   return { envelope, headers, trace, outcomes: lasting, verdict, rendered };
 }
 
+function tellOverrun(
+  checks: readonly string[],
+  trace: TraceId,
+  { queueId }: Envelope,
+  { log, metrics }: MessageContext,
+): void {
+  for (const check of checks) metrics.overrun(check);
+  log.warn(
+    { daemon: 'milter', trace, qid: logText(queueId), checks },
+    'the time for the message was used up',
+  );
+}
+
 /** Who gets a copy, of those that do not get the message anyway. */
 function copiesOf(
   judged: { readonly verdict: Verdict; readonly rules: Rules } | null,
@@ -120,20 +132,12 @@ function goesOn(verdict: Verdict): boolean {
   }
 }
 
-async function settle(
-  transaction: Transaction,
-  envelope: Envelope,
-  { config }: MessageContext,
-): Promise<readonly Outcome[]> {
+async function settle(transaction: Transaction, envelope: Envelope): Promise<readonly Outcome[]> {
   if (transaction.refusal !== null) return [];
-  const { run, facts, headers, keptBody } = transaction;
+  const { run, budget, facts, headers, keptBody } = transaction;
   run.startMessage({ ...facts, message: { envelope, headers, body: keptBody, received: false } });
-  const timer = setTimeout(() => run.expire(), config.file.milter.deadline);
-  try {
-    return await run.settle();
-  } finally {
-    clearTimeout(timer);
-  }
+  const settled = run.settle();
+  return settled instanceof Promise ? await budget.during(settled) : settled;
 }
 
 /** One verdict serves all recipients: the mildest, with the rules that it rests on. */

@@ -43,6 +43,8 @@ export interface MilterMetrics {
   message(direction: Direction, end: MessageEnd): void;
   signature(result: SignResult): void;
   seal(result: SealResult): void;
+  /** `milter.deadline` was used up while this check was waited for. */
+  overrun(check: string): void;
   /** From the end of a message to its answer, in milliseconds. */
   endOfMessage(elapsed: number): void;
 }
@@ -75,6 +77,13 @@ export function milterMetrics(registry: Registry): MilterMetrics {
     help: 'Forwarded messages that were sealed (ARC), or were not because their chain has failed before ("ended"), has 50 sets ("full"), could not be verified, or could not be sealed and were deferred ("failed") or sent without ("skipped").',
     labels: { result: SEAL_RESULTS },
   });
+  const overruns = counter<'check'>(registry, {
+    name: 'postern_milter_overruns_total',
+    help: 'Messages whose whole time (milter.deadline) was used up, by the check that was waited for.',
+    labels: {
+      check: CHECKS.filter(({ stage }) => stage === 'mail' || stage === 'message').map(({ name }) => name),
+    },
+  });
   const stages = histogram<'stage'>(registry, {
     name: 'postern_milter_stage_duration_seconds',
     help: 'Time from an event of the milter protocol to its answer. Only the end of a message is waited for.',
@@ -91,6 +100,7 @@ export function milterMetrics(registry: Registry): MilterMetrics {
     message: (direction, verdict) => messages.inc({ direction, verdict }),
     signature: (result) => signatures.inc({ result }),
     seal: (result) => seals.inc({ result }),
+    overrun: (check) => overruns.inc({ check }),
     endOfMessage: (elapsed) => stages.observe({ stage: 'end-of-message' }, elapsed / 1000),
   };
 }

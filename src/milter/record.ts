@@ -2,7 +2,7 @@ import { pathText } from '../mail/address.ts';
 import { unfold } from '../mail/header.ts';
 import { logText } from '../mail/reply.ts';
 import type { Decision } from '../ports/store.ts';
-import { codesOf } from '../verdict/finding.ts';
+import { codesOf, type Outcome } from '../verdict/finding.ts';
 import type { Conclusion } from './conclusion.ts';
 
 /** Octets of a Message-ID that are kept; it is the sender's to choose. */
@@ -68,5 +68,20 @@ export function logFields(decision: Decision): Record<string, unknown> {
     reply: decision.reply,
     elapsed_ms: Math.round(decision.elapsed),
     findings: codesOf(decision.outcomes),
+    ...unavailable(decision.outcomes),
   };
+}
+
+/** Why checks could not be made; nothing when all could. */
+function unavailable(outcomes: readonly Outcome[]): {
+  readonly unavailable?: Readonly<Record<string, string | null>>;
+} {
+  const reasons: Record<string, string | null> = {};
+  let some = false;
+  for (const outcome of outcomes) {
+    if (outcome.kind !== 'unavailable') continue;
+    some = true;
+    reasons[outcome.check] = logText(`${outcome.reason}: ${outcome.detail}`);
+  }
+  return some ? { unavailable: reasons } : {};
 }

@@ -11,6 +11,7 @@ import type { Store } from '../ports/store.ts';
 import { Spool } from '../runtime/spool.ts';
 import type { Log } from '../runtime/telemetry.ts';
 import { ArcFinisher } from './arc-finisher.ts';
+import { Budget } from './budget.ts';
 import { DkimFinisher } from './dkim-finisher.ts';
 import { BrokenKey, type Finisher } from './finisher.ts';
 import { leavesAgain } from './forwarded.ts';
@@ -64,6 +65,9 @@ export class Transaction {
   readonly #context: MessageContext;
   readonly facts: MailFacts;
   readonly run: CheckRun;
+  /** Of what the checks may make the MTA wait. */
+  readonly budget: Budget;
+  #overrunBy: readonly string[] = [];
   readonly #senderParameters: readonly string[];
   readonly #recipients: Recipient[] = [];
   #envelopeOctets = 0;
@@ -89,7 +93,10 @@ export class Transaction {
     // MILTER_README: Postfix's own notifications are never to be refused. They are signed, and not looked at.
     const wanted = nonSmtp && sender.kind === 'null' ? [] : config.checks;
     this.run = new CheckRun(wanted, checks, direction, metrics.outcome);
-    const { max_message_size: limit, memory_per_message: memory } = config.file.milter;
+    const { max_message_size: limit, memory_per_message: memory, deadline } = config.file.milter;
+    this.budget = new Budget(deadline, checks.clock, () => {
+      this.#overrunBy = this.run.expire();
+    });
     const bodyIsRead = wanted.some(
       (check) =>
         check.stage === 'message' &&
@@ -110,6 +117,11 @@ export class Transaction {
   /** Why it can't be taken; null when it can. */
   get refusal(): Refusal | null {
     return this.#refusal;
+  }
+
+  /** Checks that were waited for when the time for the whole message was used up. */
+  get overrunBy(): readonly string[] {
+    return this.#overrunBy;
   }
 
   /** What signs or seals it, with the whole body; null when nothing does. */
@@ -187,9 +199,9 @@ export class Transaction {
     this.#feedFinisher(chunk);
     const read = this.run.body(chunk);
     const written = this.spool?.write(chunk);
-    if (written === undefined) return read;
-    const spilled = this.#spilled(written);
-    return read === undefined ? spilled : Promise.all([read, spilled]).then(() => undefined);
+    if (read === undefined) return written === undefined ? undefined : this.#spilled(written);
+    const taken = this.budget.during(read);
+    return written === undefined ? taken : Promise.all([taken, this.#spilled(written)]).then(() => undefined);
   }
 
   /** No more will come; also when the MTA left out what may be left out. */

@@ -7,6 +7,13 @@ export type Destination =
   /** Not an address of ours, or one that Postfix will refuse: nothing to say about it. */
   | { readonly kind: 'unknown' };
 
+/** Score bands that differ from those of the site; null: the band is not used; undefined: nothing is set. */
+export interface AccountThresholds {
+  readonly tag?: number | null;
+  readonly junk?: number | null;
+  readonly reject?: number | null;
+}
+
 /** What is set for one login or mailbox: its own settings onto those of its domain. */
 export interface Account {
   /** Octets; null: no limit; undefined: nothing is set. */
@@ -15,6 +22,12 @@ export interface Account {
   readonly limits: ReadonlyMap<string, number>;
   /** Patterns of sender addresses it may use besides its own: `user@domain`, `@domain`, `*@*.domain`. */
   readonly senders: readonly string[];
+  readonly thresholds?: AccountThresholds;
+  /** Patterns of sender addresses whose mail it wants, or does not want, in the form of `senders`. */
+  readonly allow?: readonly string[];
+  readonly block?: readonly string[];
+  /** Names of the keys that its mail is signed with. */
+  readonly signingKeys?: readonly string[];
 }
 
 /** Users and aliases, as Postfix and Dovecot have them. Answers at once where it holds them in memory. */

@@ -48,6 +48,23 @@ export interface Decision {
   readonly outcomes: readonly Outcome[];
   /** Milliseconds from the first byte of the question to the answer. */
   readonly elapsed: number;
+  /** What users said of the message since; in answers of `history` only, and left out when nobody said anything. */
+  readonly labels?: readonly Label[];
+}
+
+export const LABEL_KINDS = ['spam', 'ham'] as const;
+
+export type LabelKind = (typeof LABEL_KINDS)[number];
+
+/** What a user says a message is. */
+export interface Label {
+  /** The message's trace; of a message without one its Message-ID as decisions have it. */
+  readonly message: string;
+  /** Login name; empty: the operator of the site. */
+  readonly user: string;
+  readonly label: LabelKind;
+  /** Milliseconds since 1970. */
+  readonly time: number;
 }
 
 /** What the milter found out about one message. Holds the scanner's whole answer, and is kept for a day at most. */
@@ -97,6 +114,8 @@ export interface Store {
   /** Writes what is queued: decisions, and traces that were opened. */
   flush(): Promise<void>;
   history(filter: HistoryFilter): Promise<readonly Decision[]>;
+  /** Keeps what a user says of a message: one label for each message and user, of which the last one stands. Resolves once it is written. */
+  label(label: Label): Promise<void>;
   /** Removes what is older than `before` (milliseconds since 1970); returns how many decisions went. */
   expire(before: number): Promise<number>;
 }

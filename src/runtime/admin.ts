@@ -2,7 +2,6 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { Socket } from 'node:net';
 
 import type { Listener } from './listener.ts';
-import type { Registry } from './telemetry.ts';
 
 /** What /readyz answers. */
 export interface Readiness {
@@ -14,8 +13,14 @@ export interface Readiness {
   readonly neighbours: Readonly<Record<string, string>>;
 }
 
+/** What /metrics answers; a registry is one. */
+export interface Exposition {
+  readonly contentType: string;
+  metrics(): Promise<string>;
+}
+
 export interface AdminOptions {
-  readonly registry: Registry;
+  readonly registry: Exposition;
   readonly readiness: () => Readiness;
 }
 

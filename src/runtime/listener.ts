@@ -2,6 +2,8 @@ import { chmod, chown, lstat, readFile, stat, unlink } from 'node:fs/promises';
 import { createServer, connect, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 
+import { Connections } from './connections.ts';
+
 /** Where to listen. `mode` and `group` are for unix sockets. */
 export interface ListenerOptions {
   readonly address:
@@ -44,8 +46,14 @@ const ADVICE: Readonly<Record<string, string>> = {
   ENOENT: 'the folder of the socket is not there: make it, owned by the user this runs as',
 };
 
+/** One whose connections can be given away, to be served by another process. */
+export interface OpenListener extends Listener {
+  /** In place of `serve`: connections come paused, nothing of them was read, and none is counted here. */
+  handOver(take: (socket: Socket) => void): void;
+}
+
 /** @throws {Error} with what, where and how to mend it */
-export async function openListener(options: ListenerOptions): Promise<Listener> {
+export async function openListener(options: ListenerOptions): Promise<OpenListener> {
   const { address } = options;
   const server = createServer({ noDelay: true, pauseOnConnect: true });
   if (address.kind === 'unix') await removeStaleSocket(address.path);
@@ -66,19 +74,16 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   return listener;
 }
 
-class NetListener implements Listener {
+class NetListener implements OpenListener {
   readonly #server: Server;
-  readonly #max: number;
-  readonly #open = new Set<Socket>();
-  readonly #waiting = new Set<Socket>();
-  #serve: ((socket: Socket) => void) | null = null;
+  readonly #connections: Connections;
   #closing: Promise<void> | null = null;
   readonly text: string;
   readonly port: number | null;
 
   constructor(server: Server, options: ListenerOptions) {
     this.#server = server;
-    this.#max = options.maxConnections;
+    this.#connections = new Connections(options.maxConnections);
     const bound = server.address();
     this.port = typeof bound === 'object' && bound !== null ? bound.port : null;
     this.text =
@@ -87,33 +92,19 @@ class NetListener implements Listener {
         : `${options.address.host.includes(':') ? `[${options.address.host}]` : options.address.host}:${this.port}`;
     // An accept() that fails is an event here; without a listener for it, whoever makes it fail would end the process.
     server.on('error', (error) => options.onError?.(error));
-    server.on('connection', (socket) => {
-      if (this.#serve === null) this.#hold(socket);
-      else this.#serve(socket);
-    });
+    server.on('connection', (socket) => this.#connections.add(socket));
   }
 
   get connections(): ReadonlySet<Socket> {
-    return this.#open;
+    return this.#connections.open;
   }
 
-  serve(onConnection: (socket: Socket) => void, onRefused: (socket: Socket) => void = () => {}): void {
-    this.#serve = (socket) => {
-      if (this.#open.size >= this.#max) {
-        socket.on('error', () => socket.destroy());
-        onRefused(socket);
-        socket.end(() => socket.destroy());
-        return;
-      }
-      this.#open.add(socket);
-      // A reset must not end the process, whoever serves the socket; it is followed by 'close'.
-      socket.on('error', () => socket.destroy());
-      socket.once('close', () => this.#open.delete(socket));
-      onConnection(socket);
-      socket.resume();
-    };
-    for (const socket of this.#waiting) this.#serve(socket);
-    this.#waiting.clear();
+  serve(onConnection: (socket: Socket) => void, onRefused?: (socket: Socket) => void): void {
+    this.#connections.serve(onConnection, onRefused);
+  }
+
+  handOver(take: (socket: Socket) => void): void {
+    this.#connections.handOver(take);
   }
 
   close(): Promise<void> {
@@ -127,18 +118,7 @@ class NetListener implements Listener {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
-    for (const socket of this.#open) socket.destroy();
-    for (const socket of this.#waiting) socket.destroy();
-  }
-
-  #hold(socket: Socket): void {
-    if (this.#waiting.size >= this.#max) {
-      socket.destroy();
-      return;
-    }
-    this.#waiting.add(socket);
-    socket.on('error', () => socket.destroy());
-    socket.on('close', () => this.#waiting.delete(socket));
+    this.#connections.destroy();
   }
 }
 

@@ -14,6 +14,11 @@ export interface MetricOptions<L extends string> {
   readonly labels?: Readonly<Record<L, readonly string[]>>;
 }
 
+export interface GaugeOptions<L extends string> extends MetricOptions<L> {
+  /** What the gauges of several workers come to. Default: their sum. */
+  readonly together?: 'sum' | 'min' | 'max';
+}
+
 export function counter<L extends string = never>(registry: Registry, options: MetricOptions<L>): Counter<L> {
   const known = registry.getSingleMetric(options.name);
   if (known instanceof Counter) return known;
@@ -22,10 +27,14 @@ export function counter<L extends string = never>(registry: Registry, options: M
   return made;
 }
 
-export function gauge<L extends string = never>(registry: Registry, options: MetricOptions<L>): Gauge<L> {
+export function gauge<L extends string = never>(registry: Registry, options: GaugeOptions<L>): Gauge<L> {
   const known = registry.getSingleMetric(options.name);
   if (known instanceof Gauge) return known;
-  const made = new Gauge<L>({ ...naming(options), registers: [registry] });
+  const made = new Gauge<L>({
+    ...naming(options),
+    aggregator: options.together ?? 'sum',
+    registers: [registry],
+  });
   for (const labels of combinations(options)) made.set(labels, 0);
   return made;
 }
@@ -78,6 +87,7 @@ export function processMetrics(registry: Registry, version: string): void {
     name: 'postern_build_info',
     help: 'Version of Postern and of Node; always 1.',
     labels: { version: [version], node: [process.versions.node] },
+    together: 'max',
   }).set({ version, node: process.versions.node }, 1);
 }
 
@@ -91,10 +101,12 @@ export function reloadMetrics(registry: Registry): ReloadMetrics {
   const successful = gauge(registry, {
     name: 'postern_config_last_reload_successful',
     help: 'Whether the last load of the configuration was successful.',
+    together: 'min',
   });
   const timestamp = gauge(registry, {
     name: 'postern_config_last_reload_success_timestamp_seconds',
     help: 'When the configuration was last loaded with success, seconds since 1970.',
+    together: 'min',
   });
   return {
     loaded(seconds) {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { open, unlink, type FileHandle } from 'node:fs/promises';
+import { open, readdir, stat, unlink, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 
 /** More was written than the spool may hold. */
@@ -159,6 +159,25 @@ export class Spool implements AsyncDisposable {
       yield buffer.subarray(0, bytesRead);
     }
     yield* tail;
+  }
+}
+
+/** Made and unlinked in one go: whatever bears such a name for longer is left over from a process that was killed between the two. */
+const NAME = /^spool-[0-9a-f]{24}$/;
+const LEFT_OVER_MS = 60_000;
+
+/** Removes what killed processes left behind. Other processes may be making such files meanwhile. */
+export async function sweepSpools(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    if (!NAME.test(name)) continue;
+    const path = join(folder, name);
+    try {
+      const { mtimeMs } = await stat(path);
+      if (Date.now() - mtimeMs > LEFT_OVER_MS) await unlink(path);
+    } catch (error) {
+      // Gone meanwhile, as it should be.
+      if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
+    }
   }
 }
 

@@ -59,10 +59,10 @@ export function spamFields(
     },
   ];
   if (marked) fields.push(FLAG);
-  fields.push(
-    level ?? { name: 'X-Spam-Level', value: ` ${stars(score)}` },
-    { name: 'X-Spam-Status', value: status(scan, own.get('x-spam-status')?.value, score, marked, rules) },
-  );
+  fields.push(level ?? { name: 'X-Spam-Level', value: ` ${stars(score)}` }, {
+    name: 'X-Spam-Status',
+    value: status(scan, own.get('x-spam-status')?.value, score, marked, rules),
+  });
   if (marked && report !== undefined) fields.push(report);
   fields.push(...extra.slice(0, EXTRA_LIMIT));
   return fields.map(({ name, value }) => ({ name, value: remoteValue(name, value) }));

@@ -42,10 +42,12 @@ export function wrapperFields({ fields }: Rewriting): HeaderField[] {
   return own.slice(0, OWN_LIMIT);
 }
 
+function isRewriting(outcome: Outcome): boolean {
+  return outcome.kind === 'found' && outcome.findings.some(({ scan }) => scan?.rewriting !== undefined);
+}
+
 /** Without what is of no use once the message is answered. */
 export function withoutRewriting(outcomes: readonly Outcome[]): readonly Outcome[] {
-  const isRewriting = (outcome: Outcome): boolean =>
-    outcome.kind === 'found' && outcome.findings.some(({ scan }) => scan?.rewriting !== undefined);
   if (!outcomes.some(isRewriting)) return outcomes;
   return outcomes.map((outcome): Outcome => {
     if (outcome.kind !== 'found' || !isRewriting(outcome)) return outcome;

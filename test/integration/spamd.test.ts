@@ -22,11 +22,7 @@ const HEADERS =
   'Message-ID: <20261121.1@valhalla.example>\r\nDate: Sat, 21 Nov 2026 10:00:00 +0000\r\n';
 
 function scannerAt(spamd: Spamd, kind: 'tcp' | 'unix' = 'tcp'): SpamScanner {
-  const address =
-    kind === 'tcp'
-      ? ({ kind, host: spamd.host, port: spamd.port } as const)
-      : ({ kind, path: spamd.socketPath } as const);
-  return scannerOf([address]);
+  return scannerOf([kind === 'tcp' ? address(spamd) : { kind, path: spamd.socketPath }]);
 }
 
 function scannerOf(addresses: readonly SpamdAddress[], timeoutMs = 30_000): SpamScanner {
@@ -45,6 +41,10 @@ function request(shown: Message, values: Partial<ScanRequest> = {}): ScanRequest
     wanted: 'fields',
     ...values,
   };
+}
+
+function address(one: Spamd): SpamdAddress {
+  return { kind: 'tcp', host: one.host, port: one.port };
 }
 
 function deadline(): AbortSignal {
@@ -244,7 +244,6 @@ describeWithNeighbours('spamd', () => {
   it('one of two that is frozen, or refuses, is left alone; all of them frozen end with the time for one', async () => {
     const frozen = await startSpamd();
     const shown = message({ headers: HEADERS, body: GTUBE });
-    const address = (one: Spamd): SpamdAddress => ({ kind: 'tcp', host: one.host, port: one.port });
     try {
       frozen.freeze();
       const both = scannerOf([address(frozen), address(spamd)], 1000);

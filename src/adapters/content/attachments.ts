@@ -44,7 +44,8 @@ export class AttachmentExaminer {
   find(conditions: AttachmentConditions): string | null {
     if (!asksAnything(conditions)) return null;
     if (this.#content.encrypted && conditions.encrypted.includes('mail')) return 'the message is encrypted';
-    for (const file of (this.#files ??= this.#gather())) {
+    this.#files ??= this.#gather();
+    for (const file of this.#files) {
       if (file.inside && !conditions.insideArchives) continue;
       const what = meets(file, conditions);
       if (what !== null) return `attachment "${printable(file.names[0] ?? '', NAME_SHOWN)}": ${what}`;

@@ -7,10 +7,9 @@ const MASK_LIMIT = 12;
  * What was found with a little around it, so that whoever reads the record sees why, and not what: of a word its first and its last letter are left.
  */
 export function maskedExcerpt(text: string, start: number, end: number): string {
-  const before = whole(text.slice(Math.max(0, start - AROUND), start));
-  const behind = whole(text.slice(end, end + AROUND));
-  // What stands around may itself be a number that nobody should read.
-  return `"${withoutDigits(before)}${masked(text.slice(start, end))}${withoutDigits(behind)}"`;
+  const before = shown(text.slice(Math.max(0, start - AROUND), start)).trimStart();
+  const behind = shown(text.slice(end, end + AROUND)).trimEnd();
+  return `"${before}${masked(text.slice(start, end))}${behind}"`;
 }
 
 function masked(found: string): string {
@@ -21,11 +20,8 @@ function masked(found: string): string {
     : `${letters[0] ?? ''}${hidden}${letters.at(-1) ?? ''}`;
 }
 
-function withoutDigits(text: string): string {
-  return text.replaceAll(/\p{N}/gu, '#').replaceAll(/[\p{Cc}"]/gu, ' ');
-}
-
-/** Without halves of surrogate pairs at its ends. */
-function whole(text: string): string {
-  return text.replace(/^[\udc00-\udfff]/, '').replace(/[\ud800-\udbff]$/, '');
+/** What stands around may itself be a number that nobody should read. Halves of surrogate pairs at its ends are dropped. */
+function shown(text: string): string {
+  const whole = text.replace(/^[\udc00-\udfff]/, '').replace(/[\ud800-\udbff]$/, '');
+  return whole.replaceAll(/\p{N}/gu, '#').replaceAll(/[\p{Cc}"]/gu, ' ');
 }

@@ -56,11 +56,12 @@ export class ThreadedContentScanner implements ContentScanner, AsyncDisposable {
     this.#closed = true;
     for (const waiting of this.#queue.splice(0))
       waiting.reject(new NeighbourError('the content scanner is closed'));
-    await Promise.all(this.#desks.map(({ thread }) => thread?.end()));
+    await Promise.all(this.#desks.flatMap(({ thread }) => (thread === null ? [] : [thread.end()])));
   }
 
   async #scanAt(desk: Desk, question: ContentQuestion, signal: AbortSignal): Promise<ContentAnswer> {
     const task = await taskOf(question, signal);
+    if (this.#closed) throw new NeighbourError('the content scanner is closed');
     if (desk.thread?.ended !== false) desk.thread = new ScanThread();
     const { thread } = desk;
     const begun = performance.now();

@@ -29,7 +29,9 @@ export function decodeTransfer(encoding: string, octets: Buffer): Buffer | null 
 
 /** Characters outside the alphabet do not count, and padding in the middle ends nothing: some readers go on behind it. */
 export function decodeBase64(octets: Buffer): Buffer {
-  const text = octets.toString('latin1');
+  const raw = octets.toString('latin1');
+  // Buffer takes the alphabet for file names as well, RFC 4648 §5, which mail does not have.
+  const text = raw.includes('-') || raw.includes('_') ? raw.replaceAll(/[-_]+/g, '') : raw;
   const padding = text.indexOf('=');
   if (padding === -1 || /^[=\s]*$/.test(text.slice(padding))) return Buffer.from(text, 'base64');
   return Buffer.concat(text.split(/=+/).map((run) => Buffer.from(run, 'base64')));

@@ -10,7 +10,10 @@ export type Neighbour =
   | 'redis'
   | 'clamd'
   | 'procmail'
-  | 'rspamd';
+  | 'rspamd'
+  | 'mariadb'
+  | 'postgres'
+  | 'slapd';
 
 export type Availability = { readonly ok: true } | { readonly ok: false; readonly reason: string };
 
@@ -44,6 +47,12 @@ const NEIGHBOURS = {
   clamd: { packages: ['clamav-daemon'], programs: ['/usr/sbin/clamd'] },
   procmail: { packages: ['procmail'], programs: ['/usr/bin/procmail'] },
   rspamd: { packages: ['rspamd'], programs: ['/usr/bin/rspamd'] },
+  mariadb: {
+    packages: ['mariadb-server'],
+    programs: ['/usr/sbin/mariadbd', '/usr/bin/mariadb-install-db', '/usr/bin/mariadb'],
+  },
+  postgres: { packages: ['postgresql'], programs: ['/usr/lib/postgresql'] },
+  slapd: { packages: ['slapd'], programs: ['/usr/sbin/slapd', '/usr/sbin/slapadd'] },
 } satisfies Record<Neighbour, { packages: string[]; programs: string[] }>;
 
 const ALL: readonly Neighbour[] = [
@@ -57,6 +66,9 @@ const ALL: readonly Neighbour[] = [
   'clamd',
   'procmail',
   'rspamd',
+  'mariadb',
+  'postgres',
+  'slapd',
 ];
 
 /** What to install for them. */

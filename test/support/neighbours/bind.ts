@@ -34,6 +34,9 @@ export interface Bind extends AsyncDisposable {
   freeze(): void;
   thaw(): void;
   log(): string;
+  /** A line of its log, from `after` (a mark) on. */
+  waitForLog(pattern: RegExp, after?: number): Promise<string>;
+  mark(): number;
   stop(): Promise<void>;
 }
 
@@ -75,6 +78,11 @@ export async function startBind(options: BindOptions): Promise<Bind> {
     await writeAll();
     const after = named.mark();
     named.signal('SIGHUP');
+    // named says that all zones are loaded a moment before the last one is.
+    const zone = zoneName(name).replaceAll('.', '\\.');
+    await named.waitForLine(new RegExp(`zone ${zone}/IN: (?:loaded serial|not loaded|loading from)`), {
+      after,
+    });
     await loaded(after);
   }
 
@@ -89,6 +97,8 @@ export async function startBind(options: BindOptions): Promise<Bind> {
     freeze: () => named.signal('SIGSTOP'),
     thaw: () => named.signal('SIGCONT'),
     log: () => named.output(),
+    waitForLog: (pattern, after = 0) => named.waitForLine(pattern, { after }),
+    mark: () => named.mark(),
     stop: () => owned.disposeAsync(),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

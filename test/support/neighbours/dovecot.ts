@@ -34,6 +34,8 @@ export interface Dovecot extends AsyncDisposable {
   log(): string;
   mark(): number;
   waitForLog(pattern: RegExp, options?: WaitOptions): Promise<string>;
+  /** SIGKILL, for all of its processes at once; `start` begins anew on the same mail. */
+  kill(): Promise<void>;
   stop(): Promise<void>;
   /** After `stop()`: the same ports, sockets and mail. */
   start(): Promise<void>;
@@ -69,6 +71,12 @@ export async function startDovecot(options: DovecotOptions): Promise<Dovecot> {
     const stopping = dovecot;
     dovecot = undefined;
     await stopping?.stop();
+  }
+
+  async function kill(): Promise<void> {
+    const killed = dovecot;
+    dovecot = undefined;
+    await killed?.kill();
   }
 
   function openImap(user: string): Promise<ImapClient> {
@@ -154,6 +162,7 @@ export async function startDovecot(options: DovecotOptions): Promise<Dovecot> {
     mark: () => log.mark(),
     waitForLog: (pattern, wait) => log.waitFor(pattern, wait),
     stop,
+    kill,
     start,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

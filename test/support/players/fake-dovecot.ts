@@ -2,7 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 
 /** Where in a dialogue something happens. */
 export type Step =
-  'greeting' | 'LHLO' | 'MAIL' | 'RCPT' | 'DATA' | 'content' | 'dot' | 'RSET' | 'NOOP' | 'QUIT';
+  'greeting' | 'LHLO' | 'STARTTLS' | 'MAIL' | 'RCPT' | 'DATA' | 'content' | 'dot' | 'RSET' | 'NOOP' | 'QUIT';
 
 /** What is sent at a step in place of the usual reply, and what becomes of the connection then. */
 export interface Answer {
@@ -144,6 +144,9 @@ class Dialogue {
         this.#say('LHLO', line, text);
         break;
       }
+      case 'STAR':
+        this.#say('STARTTLS', line, '454 4.7.0 TLS is not for this one\r\n');
+        break;
       case 'MAIL': {
         const known = new Set(['BODY', ...this.#fake.capabilities]);
         const parameters = line

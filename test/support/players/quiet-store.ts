@@ -20,6 +20,7 @@ export function quietStore(): QuietStore {
     record: (decision) => void decisions.push(decision),
     flush: () => Promise.resolve(),
     history: unasked,
+    label: unasked,
     expire: unasked,
   };
 }

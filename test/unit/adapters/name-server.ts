@@ -28,6 +28,8 @@ export interface ReplyParts {
   readonly answers?: readonly Answer[];
   readonly authorities?: readonly Answer[];
   readonly truncated?: boolean;
+  /** AA. */
+  readonly authoritative?: boolean;
   /** Overrides of what is echoed. */
   readonly id?: number;
   readonly name?: string;
@@ -44,7 +46,7 @@ function packet(asked: Asked, parts: ReplyParts): Packet {
   return {
     type: 'response',
     id: parts.id ?? asked.id,
-    flags: RCODES[parts.rcode ?? 'noerror'] | (parts.truncated === true ? 1 << 9 : 0),
+    flags: RCODES[parts.rcode ?? 'noerror'] | (parts.truncated === true ? 1 << 9 : 0) | (parts.authoritative === true ? 1 << 10 : 0),
     questions: echoed,
     answers: [...(parts.answers ?? [])],
     authorities: [...(parts.authorities ?? [])],

@@ -46,12 +46,12 @@ interface Asked {
 }
 
 async function listen(answer: (asked: Asked, response: ServerResponse) => void): Promise<RspamdAddress> {
-  const server = createServer((request: IncomingMessage, response) => {
+  const server = createServer((incoming: IncomingMessage, response) => {
     const chunks: Buffer[] = [];
-    request.on('data', (chunk: Buffer) => chunks.push(chunk));
-    request.on('end', () => {
+    incoming.on('data', (chunk: Buffer) => chunks.push(chunk));
+    incoming.on('end', () => {
       const body = Buffer.concat(chunks).toString('latin1');
-      answer({ method: request.method, url: request.url, raw: request.rawHeaders, body }, response);
+      answer({ method: incoming.method, url: incoming.url, raw: incoming.rawHeaders, body }, response);
     });
   });
   servers.push(server);
@@ -225,24 +225,27 @@ describe('ping', () => {
   });
 });
 
+function symbols(count: number): string {
+  return JSON.stringify({
+    score: 1,
+    required_score: 5,
+    action: 'no action',
+    symbols: Object.fromEntries(Array.from({ length: count }, (_, index) => [`S${index}`, { score: index }])),
+  });
+}
+
+function field(server: string): string | undefined {
+  return readRspamd(ANSWER, server).fields[0]?.value;
+}
+
 describe('an answer', () => {
   it('has up to 500 symbols, of which those that count most stay', () => {
-    const symbols = (count: number): string =>
-      JSON.stringify({
-        score: 1,
-        required_score: 5,
-        action: 'no action',
-        symbols: Object.fromEntries(
-          Array.from({ length: count }, (_, index) => [`S${index}`, { score: index }]),
-        ),
-      });
     expect(readRspamd(symbols(500), '').rules).toHaveLength(500);
     const { rules, action } = readRspamd(symbols(501), '');
     expect([rules.length, rules[0], rules.at(-1), action]).toEqual([500, 'S500', 'S1', undefined]);
   });
 
   it('names the scanner harmlessly', () => {
-    const field = (server: string): string | undefined => readRspamd(ANSWER, server).fields[0]?.value;
     expect(field('')).toBe(' rspamd');
     expect(field('a\r\nX: y')).toBe(' a??X: y');
     expect(field('x'.repeat(61))).toHaveLength(61);

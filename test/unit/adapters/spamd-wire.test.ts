@@ -148,9 +148,11 @@ describe('readPong', () => {
   });
 });
 
-describe('the answer to SYMBOLS', () => {
-  const symbols = (text: string): SpamScan => readScan(answer(text, 'True ; 7.1 / 5.0'), { verb: 'SYMBOLS' });
+function symbols(text: string): SpamScan {
+  return readScan(answer(text, 'True ; 7.1 / 5.0'), { verb: 'SYMBOLS' });
+}
 
+describe('the answer to SYMBOLS', () => {
   it('is the rules, and no fields', () => {
     expect(symbols('A_1,B,C')).toEqual({ score: 7.1, required: 5, rules: ['A_1', 'B', 'C'], fields: [] });
     expect(symbols('').rules).toEqual([]);

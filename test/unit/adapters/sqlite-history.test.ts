@@ -59,6 +59,7 @@ describe('every filter has an index, or begins with the newest', () => {
     ['a rule', { rule: 'spf.fail', limit: 5 }, 'INDEX decision_rule (rule=?'],
     ['no rule', { rule: 'default', limit: 5 }, 'SCAN d USING INDEX decision_time'],
     ['daemon', { daemon: 'milter', limit: 5 }, 'SCAN d USING INDEX decision_time'],
+    ['backscatter', { backscatter: true, limit: 5 }, 'USING INDEX decision_backscatter'],
     ['time', { since: 1, until: 2, limit: 5 }, 'INDEX decision_time (time>? AND time<?)'],
     ['nothing', { limit: 5 }, 'SCAN d USING'],
   ];

@@ -46,6 +46,14 @@ async function requestFor(checked: Message): Promise<ScanRequest> {
   return request;
 }
 
+/** What is asked for with everything switched on that could be. */
+async function wanted(values: Partial<Message>, options: object): Promise<string | undefined> {
+  const requests: ScanRequest[] = [];
+  const all = { rewrite_body: true, logins: true, own_networks: true, ...options };
+  await run({ ...message(), ...values }, { scanner: scanner(requests) }, all);
+  return requests[0]?.wanted;
+}
+
 describe('the spam check', () => {
   it('is the last of the list, so that ties go to what is known for certain', () => {
     expect(CHECKS.at(-1)).toBe(spamCheck);
@@ -122,12 +130,12 @@ describe('the spam check', () => {
     ['domain', 'site', ['zeus@olimpus.example', 'hera@olimpus.example'], 'olimpus.example'],
     ['domain', 'site', ['zeus@olimpus.example', 'thor@valhalla.example'], 'site'],
     ['domain', 'site', [], 'site'],
-  ])('user = %j with default_user %j, for %j: %j', async (user, fallback, to, wanted) => {
+  ])('user = %j with default_user %j, for %j: %j', async (user, fallback, to, whose) => {
     const requests: ScanRequest[] = [];
     const checked = message({ envelope: envelope({ recipients: to.map((path) => `<${path}>`) }) });
     const options = fallback === undefined ? { user } : { user, default_user: fallback };
     await run(checked, { scanner: scanner(requests) }, options);
-    expect(requests).toMatchObject([{ user: wanted }]);
+    expect(requests).toMatchObject([{ user: whose }]);
   });
 
   it('scans what goes out when it is told to, by login or by network, and asks for the score alone', async () => {
@@ -137,7 +145,7 @@ describe('the spam check', () => {
       const requests: ScanRequest[] = [];
       for (const from of [login, network])
         await run(message({ envelope: from }), { scanner: scanner(requests) }, options);
-      return requests.map(({ message: { envelope: of }, wanted }) => `${of.client.login} ${wanted}`);
+      return requests.map(({ message: { envelope: of }, wanted: what }) => `${of.client.login} ${what}`);
     };
     expect(await scanned({})).toEqual([]);
     expect(await scanned({ logins: true })).toEqual(['zeus score']);
@@ -146,12 +154,6 @@ describe('the spam check', () => {
   });
 
   it('wants a new body at the milter alone, of incoming mail that was scanned whole', async () => {
-    const wanted = async (values: Partial<Message>, options: object): Promise<string | undefined> => {
-      const requests: ScanRequest[] = [];
-      const all = { rewrite_body: true, logins: true, own_networks: true, ...options };
-      await run({ ...message(), ...values }, { scanner: scanner(requests) }, all);
-      return requests[0]?.wanted;
-    };
     expect(await wanted({}, {})).toBe('rewriting');
     expect(await wanted({}, { rewrite_body: false })).toBe('fields');
     expect(await wanted({ received: true }, {})).toBe('fields');

@@ -30,8 +30,8 @@ function settings(enabled: Settings['enabled']): Settings {
 
 const clock = { now: () => Date.now(), elapsed: () => performance.now() };
 
-function watching(settings: ScannerSettings, registry = new Registry()): ScannerWatch {
-  return new ScannerWatch(settings, clock, log, registry);
+function watching(used: ScannerSettings, registry = new Registry()): ScannerWatch {
+  return new ScannerWatch(used, clock, log, registry);
 }
 
 function listening(): Promise<unknown> {

@@ -201,11 +201,13 @@ test('outgoing mail has bands of its own where the file says so, with the rules 
   });
 });
 
+async function address(text: string): Promise<unknown> {
+  return (await loaded(`[spamd]\naddress = ${text}\n`)).file.spamd.address;
+}
+
 test('a scanner has one address or several', async () => {
   const one = { kind: 'unix', path: '/run/spamd.sock' } as const;
   const other = { kind: 'tcp', host: '192.0.2.7', port: 783 } as const;
-  const address = async (text: string): Promise<unknown> =>
-    (await loaded(`[spamd]\naddress = ${text}\n`)).file.spamd.address;
   expect(await address('"unix:/run/spamd.sock"')).toEqual([one]);
   expect(await address('["unix:/run/spamd.sock", "192.0.2.7:783"]')).toEqual([one, other]);
 });

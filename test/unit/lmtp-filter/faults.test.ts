@@ -228,7 +228,7 @@ test('every mix of recipients: one reply for each accepted position, with what b
     zeus: /^250 2\.0\.0 <zeus@olimpus\.local> /,
     plain: /^250 2\.0\.0 <plain@olimpus\.local> /,
     junk: /^250 2\.0\.0 <junk@olimpus\.local> /,
-    full: /^552 5\.2\.2 <full@/,
+    full: /^452 4\.2\.2 <full@/,
     reject: /^550 5\.7\.1 .* \([a-z2-7]{16}\)$/,
     defer: /^451 4\.7\.0 .* \([a-z2-7]{16}\)$/,
     discard: /^250 2\.0\.0 Message discarded .* \([a-z2-7]{16}\)$/,

@@ -6,14 +6,12 @@ import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { z } from 'zod';
 
-import {
-  messageCheck,
-  type CheckDefinition,
-  type MessageFacts,
-} from '../../../src/checks/check.ts';
+import { messageCheck, type CheckDefinition, type MessageFacts } from '../../../src/checks/check.ts';
 import type { Config } from '../../../src/config/config.ts';
 import { loadConfig } from '../../../src/config/load.ts';
+import { isBackscatter } from '../../../src/lmtp-filter/backscatter.ts';
 import { lmtpFilter, type LmtpFilterTools } from '../../../src/lmtp-filter/daemon.ts';
+import type { Directory } from '../../../src/ports/directory.ts';
 import type { Decision, KeptFacts, Store, TraceKeys } from '../../../src/ports/store.ts';
 import type { SpamScan } from '../../../src/mail/spam-scan.ts';
 import type { Daemon } from '../../../src/runtime/daemon.ts';
@@ -131,7 +129,18 @@ function testStore(): TestStore {
     keptFacts: (trace, queueId) => Promise.resolve(facts.get(`${trace} ${queueId}`) ?? null),
     record: (decision) => void decisions.push(decision),
     flush: () => Promise.resolve(),
-    history: unused,
+    history: ({ trace, queueId, recipient, backscatter }) =>
+      Promise.resolve(
+        decisions
+          .filter(
+            (decision) =>
+              (trace === undefined || decision.trace === trace) &&
+              (queueId === undefined || decision.queueId === queueId) &&
+              (recipient === undefined || decision.recipients.includes(recipient)) &&
+              (backscatter === undefined || isBackscatter(decision.reply)),
+          )
+          .toReversed(),
+      ),
     expire: unused,
   };
   return store;
@@ -145,9 +154,9 @@ export interface TestTools extends LmtpFilterTools {
   readonly lines: LogLine[];
 }
 
-function testTools(): TestTools {
+function testTools(directory?: Directory): TestTools {
   const lines: LogLine[] = [];
-  const checks = checkTools({ hostname: HOST });
+  const checks = checkTools({ hostname: HOST, ...(directory === undefined ? {} : { directory }) });
   const log = pino(
     { level: 'debug', formatters: { level: (label) => ({ level: label }) } },
     { write: (line: string) => void lines.push(LOG_LINE.parse(JSON.parse(line))) },
@@ -173,6 +182,10 @@ export interface RunOptions {
   readonly toml?: string;
   readonly checks?: readonly StubCheck[];
   readonly dovecot?: FakeDovecot;
+  /** Further ones. */
+  readonly dovecots?: readonly FakeDovecot[];
+  /** Asked only where there are several Dovecots. */
+  readonly directory?: Directory;
   readonly stateFolder?: string;
 }
 
@@ -180,13 +193,14 @@ export interface RunOptions {
 export async function startFilter(options: RunOptions = {}): Promise<Running> {
   const dovecot = options.dovecot ?? (await FakeDovecot.open());
   const checks = options.checks ?? [];
+  const upstream = [dovecot, ...(options.dovecots ?? [])].map(({ port }) => `127.0.0.1:${port}`);
   const loaded = await configOf(
-    `[site]\nhostname = "${HOST}"\n[lmtp-filter]\nupstream = "127.0.0.1:${dovecot.port}"\n${options.keys ?? ''}\n${options.toml ?? ''}`,
+    `[site]\nhostname = "${HOST}"\n[lmtp-filter]\nupstream = ${JSON.stringify(upstream)}\n${options.keys ?? ''}\n${options.toml ?? ''}`,
     checks,
   );
   const state = { ...loaded.file.state, folder: options.stateFolder ?? loaded.file.state.folder };
   const config = { ...loaded, file: { ...loaded.file, state } };
-  const tools = testTools();
+  const tools = testTools(options.directory);
   const listener = await openListener({
     address: { kind: 'tcp', host: '127.0.0.1', port: 0 },
     mode: 0o600,

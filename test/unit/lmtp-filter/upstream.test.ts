@@ -12,7 +12,7 @@ import {
 } from '../../../src/lmtp-filter/upstream.ts';
 import type { UpstreamTls } from '../../../src/lmtp-filter/upstream-dial.ts';
 import { UpstreamError } from '../../../src/lmtp-filter/upstream-error.ts';
-import { FakeDovecot } from '../../support/players/fake-dovecot.ts';
+import { FakeDovecot, type Step } from '../../support/players/fake-dovecot.ts';
 
 const MAIL = 'MAIL FROM:<thor@valhalla.local>';
 
@@ -179,3 +179,53 @@ test('Dovecot on a unix socket', async () => {
   pool.abort();
   await new Promise((resolve) => server.close(resolve));
 });
+
+test('while the server is not to be had, one attempt at a time is made, and all have its outcome', async () => {
+  await using dovecot = await FakeDovecot.open();
+  const asked = Promise.withResolvers<void>();
+  dovecot.fault = ({ step }) => {
+    if (step !== 'greeting') return null;
+    if (dovecot.connections === 2) asked.resolve();
+    return { after: 'hang' };
+  };
+  const { pool, health } = poolFor(dovecot.port, 200);
+  await expect(pool.begin(() => [MAIL])).rejects.toMatchObject({ failure: 'timeout' });
+  const waiting = [1, 2, 3].map(() => pool.begin(() => [MAIL]));
+  await asked.promise;
+  const outcomes = await Promise.allSettled(waiting);
+  expect(outcomes.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected']);
+  expect(dovecot.connections).toBe(2);
+
+  dovecot.fault = () => null;
+  const begun = await Promise.all([1, 2, 3].map(() => pool.begin(() => [MAIL])));
+  expect(begun.map(({ reply }) => reply.code)).toEqual([250, 250, 250]);
+  expect(dovecot.connections).toBe(5);
+  expect(health).toEqual([true, false, false, true, true, true]);
+  pool.abort();
+});
+
+const TLS: UpstreamTls = { name: null, ca: null };
+
+test.each([
+  ['offers no STARTTLS', (dovecot: FakeDovecot) => (dovecot.capabilities = ['PIPELINING'])],
+  ['refuses it', (dovecot: FakeDovecot) => (dovecot.fault = says('STARTTLS', '454 4.7.0 not now\r\n'))],
+  [
+    'talks on in the clear behind its answer',
+    (dovecot: FakeDovecot) => (dovecot.fault = says('STARTTLS', '220 2.0.0 go\r\n250-injected\r\n')),
+  ],
+  [
+    'does not talk TLS then',
+    (dovecot: FakeDovecot) => (dovecot.fault = says('STARTTLS', '220 2.0.0 go\r\n')),
+  ],
+])('a server that %s gets no mail where TLS is wanted', async (_, set) => {
+  await using dovecot = await FakeDovecot.open();
+  set(dovecot);
+  const { pool } = poolFor(dovecot.port, 500, TLS);
+  await expect(pool.begin(() => [MAIL])).rejects.toMatchObject({ failure: 'tls' });
+  expect(dovecot.commands).not.toContain(MAIL);
+  pool.abort();
+});
+
+function says(step: Step, text: string): FakeDovecot['fault'] {
+  return (context) => (context.step === step ? { text } : null);
+}

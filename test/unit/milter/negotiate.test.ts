@@ -28,7 +28,11 @@ test.each([
   ],
 ] as const)('%s', (_, offer, [version, protocol], leadingSpace) => {
   const terms = negotiate(offer);
-  expect(terms).toEqual({ answer: { version, actions: NEEDED, protocol }, leadingSpace });
+  expect(terms).toEqual({
+    answer: { version, actions: NEEDED, protocol },
+    leadingSpace,
+    recipientParameters: false,
+  });
   expect(terms.answer.actions & ~offer.actions).toBe(0);
   expect(terms.answer.protocol & ~offer.protocol).toBe(0);
 });
@@ -63,8 +67,24 @@ test('which events are answered follows from the terms', () => {
 
 test('the body may be replaced where that is wanted, and only there', () => {
   const offer = { version: 6, actions: 0x1ff, protocol: 0x1fffff };
-  expect(negotiate(offer, true).answer.actions).toBe(NEEDED | 0x002); // CHGBODY
-  expect(negotiate(offer, false).answer.actions).toBe(NEEDED);
-  expect(() => negotiate({ ...offer, actions: 0x1fd }, true)).toThrow(ProtocolError);
-  expect(negotiate({ ...offer, actions: 0x1fd }, false).answer.actions).toBe(NEEDED);
+  expect(negotiate(offer, { replacesBody: true }).answer.actions).toBe(NEEDED | 0x002); // CHGBODY
+  expect(negotiate(offer, { replacesBody: false }).answer.actions).toBe(NEEDED);
+  expect(() => negotiate({ ...offer, actions: 0x1fd }, { replacesBody: true })).toThrow(ProtocolError);
+  expect(negotiate({ ...offer, actions: 0x1fd }, { replacesBody: false }).answer.actions).toBe(NEEDED);
+});
+
+test('recipients may be added where that is wanted, with parameters where the MTA takes them', () => {
+  const offer = { version: 6, actions: 0x1ff, protocol: 0x1fffff };
+  const wishes = { addsRecipients: true };
+  expect(negotiate(offer, wishes)).toMatchObject({
+    answer: { actions: NEEDED | 0x084 },
+    recipientParameters: true,
+  });
+  // ADDRCPT without ADDRCPT_PAR
+  expect(negotiate({ ...offer, actions: 0x17f }, wishes)).toMatchObject({
+    answer: { actions: NEEDED | 0x004 },
+    recipientParameters: false,
+  });
+  expect(() => negotiate({ ...offer, actions: 0x1fb }, wishes)).toThrow(ProtocolError);
+  expect(negotiate(offer)).toMatchObject({ answer: { actions: NEEDED }, recipientParameters: false });
 });

@@ -76,6 +76,7 @@ function asMilterEdits(responses: readonly Response[]): MilterEdit[] {
         return { action: 'change', index: response.index, name: response.name, value: response.value };
       case 'add-header':
         return { action: 'add', index: 0, name: response.name, value: response.value };
+      case 'add-recipient':
       case 'replace-body':
       case 'quarantine':
       case 'reply':
@@ -198,6 +199,30 @@ test('verdicts in the words of the protocol', () => {
     packet('y', `451 4.7.0 later (${TRACE})\0`).toString('latin1'),
     `451 4.7.0 later (${TRACE})`,
   ]);
+});
+
+test('copies come first, and no bounce of them goes to the sender', () => {
+  const go = packet('c').toString('latin1');
+  const copied = (addresses: readonly string[], parameters: boolean): [string, string] => {
+    const { bytes, text } = renderVerdict(accept(), TRACE, HEADERS, [], true, null, {
+      addresses,
+      parameters,
+    });
+    return [bytes.toString('latin1'), text];
+  };
+  expect(copied(['a@b.example', 'c@d.example'], true)).toEqual([
+    packet('2', '<a@b.example>\0NOTIFY=NEVER\0').toString('latin1') +
+      packet('2', '<c@d.example>\0NOTIFY=NEVER\0').toString('latin1') +
+      go,
+    'SMFIR_CONTINUE (copy to a@b.example, c@d.example)',
+  ]);
+  expect(copied(['a@b.example'], false)[0]).toBe(packet('+', '<a@b.example>\0').toString('latin1') + go);
+  const reply = { code: 550, detail: '7.1', text: 'no' } as const;
+  const refused = renderVerdict({ ...accept(), kind: 'reject', reply }, TRACE, HEADERS, [], true, null, {
+    addresses: ['a@b.example'],
+    parameters: true,
+  });
+  expect(refused.bytes.toString('latin1') + refused.text).not.toContain('a@b.example');
 });
 
 test('a new body comes in pieces of at most 65,535 octets, all in a row behind the edits', () => {

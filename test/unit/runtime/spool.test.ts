@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { Spool, SpoolFull } from '../../../src/runtime/spool.ts';
+import { Spool, SpoolFull, sweepSpools } from '../../../src/runtime/spool.ts';
 
 let folder: string;
 
@@ -190,4 +190,20 @@ describe('faults', () => {
     await spool[Symbol.asyncDispose]();
     await expect(reader.next()).rejects.toThrow('closed while it was read');
   });
+});
+
+test('what a killed process left between making and unlinking is swept, and nothing else', async () => {
+  const own = await mkdtemp(join(tmpdir(), 'postern-sweep-'));
+  try {
+    const old = `spool-${'0a'.repeat(12)}`;
+    const young = `spool-${'1b'.repeat(12)}`;
+    const others = ['spool-notes', 'postern.sqlite', `spool-${'0A'.repeat(12)}`];
+    for (const name of [old, young, ...others]) await writeFile(join(own, name), '');
+    const past = new Date(Date.now() - 61_000);
+    for (const name of [old, ...others]) await utimes(join(own, name), past, past);
+    await sweepSpools(own);
+    expect((await readdir(own)).toSorted()).toEqual([young, ...others].toSorted());
+  } finally {
+    await rm(own, { recursive: true });
+  }
 });

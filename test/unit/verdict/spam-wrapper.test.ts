@@ -24,6 +24,13 @@ function wrapperOf(scan: SpamScan, own: Rules): Rewriting | null {
 
 const UNAVAILABLE = { virus: rule('ignore') };
 
+function many(count: number): Rewriting {
+  return {
+    fields: Array.from({ length: count }, (_, index) => ({ name: `X-${index}`, value: ' 1' })),
+    body: '',
+  };
+}
+
 describe('the report', () => {
   it('takes the place of a message that the rules mark as spam', () => {
     expect(wrapperOf(WRAPPED, rules({ unavailable: UNAVAILABLE }))).toBe(REWRITING);
@@ -48,10 +55,6 @@ describe('the report', () => {
   });
 
   it('has 64 of them at most', () => {
-    const many = (count: number): Rewriting => ({
-      fields: Array.from({ length: count }, (_, index) => ({ name: `X-${index}`, value: ' 1' })),
-      body: '',
-    });
     expect(wrapperFields(many(64))).toHaveLength(64);
     expect(wrapperFields(many(65))).toHaveLength(64);
   });
