@@ -12,8 +12,12 @@ export class Watched implements AsyncDisposable {
   }
 
   /** Starts `node ARGS…` and waits for a line on its output that holds `ready`. */
-  static async start(args: readonly string[], ready: string): Promise<Watched> {
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  static start(args: readonly string[], ready: string): Promise<Watched> {
+    return Watched.startProgram(process.execPath, args, ready);
+  }
+
+  static async startProgram(program: string, args: readonly string[], ready: string): Promise<Watched> {
+    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
     const up = Promise.withResolvers<void>();
     let output = '';
     child.stdout.on('data', (chunk: Buffer) => {

@@ -9,6 +9,7 @@ import { quarantineMetrics } from '../src/cli/open-quarantine.ts';
 import { redisUp } from '../src/cli/open-state.ts';
 import { storeEvents } from '../src/cli/wiring.ts';
 import { loadConfig } from '../src/config/load.ts';
+import { feedbackMetrics } from '../src/feedback/metrics.ts';
 import { lmtpMetrics } from '../src/lmtp-filter/metrics.ts';
 import { milterMetrics } from '../src/milter/metrics.ts';
 import { loginsMetrics } from '../src/policyd/logins-metrics.ts';
@@ -33,6 +34,7 @@ export async function metricsPage(): Promise<string> {
   loginsMetrics(registry);
   milterMetrics(registry);
   lmtpMetrics(registry);
+  feedbackMetrics(registry);
   outcomeObserver(registry, []);
   storeEvents(registry, openLog('silent'));
   redisUp(registry);

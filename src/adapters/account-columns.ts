@@ -48,12 +48,17 @@ function thresholdsOf(rows: readonly Row[]): AccountThresholds | null {
 }
 
 /** @param read gives undefined for a text that it can't read. What is set and can't be read must not pass for nothing. */
-function single<T>(rows: readonly Row[], column: string, read: (text: string) => T | undefined): T | undefined {
+function single<T>(
+  rows: readonly Row[],
+  column: string,
+  read: (text: string) => T | undefined,
+): T | undefined {
   for (const row of rows) {
     const [text = ''] = row.get(column) ?? [];
     if (text.trim() === '') continue;
     const value = read(text.trim());
-    if (value === undefined) throw new NeighbourError(`the column ${column} holds something else than it should`);
+    if (value === undefined)
+      throw new NeighbourError(`the column ${column} holds something else than it should`);
     return value;
   }
   return undefined;
@@ -62,7 +67,8 @@ function single<T>(rows: readonly Row[], column: string, read: (text: string) =>
 function listOf(rows: readonly Row[], column: string): readonly string[] {
   const list = rows.flatMap((row) => (row.get(column) ?? []).flatMap((text) => text.split(/[\s,]+/)));
   const words = list.filter((word) => word !== '');
-  if (words.length > LIST_LIMIT) throw new NeighbourError(`the column ${column} has more than ${LIST_LIMIT} entries`);
+  if (words.length > LIST_LIMIT)
+    throw new NeighbourError(`the column ${column} has more than ${LIST_LIMIT} entries`);
   return words;
 }
 

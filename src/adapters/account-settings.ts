@@ -66,7 +66,8 @@ export class AccountSettings {
     return {
       ...others,
       ...(quota === undefined ? {} : { quota }),
-      limits: others.limits.size === 0 ? limits : new Map([...limits, ...others.limits, ...(own?.limits ?? [])]),
+      limits:
+        others.limits.size === 0 ? limits : new Map([...limits, ...others.limits, ...(own?.limits ?? [])]),
       senders: others.senders.length === 0 ? senders : [...senders, ...others.senders],
     };
   }

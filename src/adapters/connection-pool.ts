@@ -137,8 +137,7 @@ export class ConnectionPool<C extends PooledConnection> implements Disposable {
       this.#state = 'up';
       this.#events.up();
     }
-    if (connection.usable && !this.#disposed)
-      this.#idle.push({ connection, since: this.#clock.elapsed() });
+    if (connection.usable && !this.#disposed) this.#idle.push({ connection, since: this.#clock.elapsed() });
     else this.#drop(connection);
   }
 
@@ -170,6 +169,5 @@ function reasonOf(error: unknown): string {
   const nested = error instanceof AggregateError ? (error.errors as readonly unknown[]) : [];
   const [first] = nested;
   const text = first instanceof Error ? first.message : error.message;
-  // eslint-disable-next-line no-control-regex
-  return text.replaceAll(/[\u0000-\u001f\u007f]+/g, ' ').slice(0, 300) || error.name;
+  return text.replaceAll(/\p{Cc}+/gu, ' ').slice(0, 300) || error.name;
 }

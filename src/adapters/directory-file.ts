@@ -169,7 +169,9 @@ class Tables implements FileAnswers {
   }
 
   destination(recipient: Address): Destination {
-    return settleNow(destinationSteps(recipient, this.options.delimiter), (question) => this.answer(question));
+    return settleNow(destinationSteps(recipient, this.options.delimiter), (question) =>
+      this.answer(question),
+    );
   }
 
   get listsMailboxes(): boolean {

@@ -73,7 +73,7 @@ export function valuesFor({ parameters }: Template, subject: Subject): readonly 
 
 /** The text of octets; null: it is not UTF-8, or holds control characters, which are in no address (PostgreSQL takes no NUL). */
 function utf8Of(octets: string): string | null {
-  // eslint-disable-next-line no-control-regex
+  // oxlint-disable-next-line no-control-regex -- the range of octets, on purpose
   if (/[\u0000-\u001f\u007f]/.test(octets)) return null;
   if (!/[\u0080-\u00ff]/.test(octets)) return octets;
   const text = Buffer.from(octets, 'latin1').toString('utf8');
@@ -82,15 +82,9 @@ function utf8Of(octets: string): string | null {
 
 /** A value of an answer as addresses are here: one character for each octet; null: none. */
 export function octetsOf(value: unknown): string | null {
-  switch (typeof value) {
-    case 'string':
-      return /[^\u0000-\u007f]/.test(value) ? Buffer.from(value, 'utf8').toString('latin1') : value;
-    case 'number':
-    case 'bigint':
-      return String(value);
-    case 'boolean':
-      return value ? '1' : '0';
-    default:
-      return Buffer.isBuffer(value) ? value.toString('latin1') : null;
-  }
+  if (typeof value === 'string')
+    return /[\u0080-\uffff]/.test(value) ? Buffer.from(value, 'utf8').toString('latin1') : value;
+  if (typeof value === 'number' || typeof value === 'bigint') return String(value);
+  if (typeof value === 'boolean') return value ? '1' : '0';
+  return Buffer.isBuffer(value) ? value.toString('latin1') : null;
 }

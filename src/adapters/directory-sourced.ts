@@ -88,7 +88,9 @@ export class SourcedDirectory implements Directory, Disposable {
     const files = this.#files();
     switch (kind) {
       case 'alias':
-        return files.answer(question) ?? (await this.#found(this.#aliases, 'alias', key, signal)) ?? undefined;
+        return (
+          files.answer(question) ?? (await this.#found(this.#aliases, 'alias', key, signal)) ?? undefined
+        );
       case 'mailboxes':
         return files.answer(question) ?? (await this.#isDomain('mailbox_domain', key, signal));
       case 'domain':
@@ -116,12 +118,23 @@ export class SourcedDirectory implements Directory, Disposable {
     return undefined;
   }
 
-  async #isDomain(lookup: 'mailbox_domain' | 'alias_domain', domain: string, signal: AbortSignal): Promise<Answer> {
+  async #isDomain(
+    lookup: 'mailbox_domain' | 'alias_domain',
+    domain: string,
+    signal: AbortSignal,
+  ): Promise<Answer> {
     // Questions about a domain have it behind the @, as those about addresses do.
-    return (await this.#found(this.#domains[lookup], lookup, `@${domain}`, signal)) === null ? undefined : YES;
+    return (await this.#found(this.#domains[lookup], lookup, `@${domain}`, signal)) === null
+      ? undefined
+      : YES;
   }
 
-  async #found<T extends {}>(cache: LookupCache<T>, lookup: Lookup, key: string, signal: AbortSignal): Promise<T | null> {
+  async #found<T extends {}>(
+    cache: LookupCache<T>,
+    lookup: Lookup,
+    key: string,
+    signal: AbortSignal,
+  ): Promise<T | null> {
     // What is longer is in no table, and is not remembered either.
     if (key.length > KEY_LIMIT || !this.#has(lookup)) return null;
     return await cache.get(key, signal);

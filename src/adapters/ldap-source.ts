@@ -4,7 +4,12 @@ import { Client, ResultCodeError, type Entry } from 'ldapts';
 
 import type { Clock } from '../ports/clock.ts';
 import { NeighbourError } from '../ports/neighbour-error.ts';
-import { ConnectionPool, QuestionRefused, type PooledConnection, type PoolOptions } from './connection-pool.ts';
+import {
+  ConnectionPool,
+  QuestionRefused,
+  type PooledConnection,
+  type PoolOptions,
+} from './connection-pool.ts';
 import { CountedSocket } from './counted-socket.ts';
 import {
   octetsOf,
@@ -96,10 +101,14 @@ export function filterText({ parts }: Template, values: readonly string[]): stri
   return parts.map((part, index) => (index === 0 ? part : escaped(values[index - 1] ?? '') + part)).join('');
 }
 
-/** RFC 4515 §3: all but letters, digits and what addresses usually have as \xx, octet by octet; nothing of a value can then mean anything. */
+/**
+ * RFC 4515 §3: all of ASCII but letters, digits and what addresses usually have as \xx; nothing of a value can then mean anything. Letters beyond ASCII
+ * stand for themselves: ldapts takes the octets of an escaped one for letters of their own.
+ */
 function escaped(value: string): string {
-  return value.replaceAll(/[^A-Za-z0-9@._+-]/gu, (character) =>
-    Array.from(Buffer.from(character, 'utf8'), (octet) => `\\${octet.toString(16).padStart(2, '0')}`).join(''),
+  return value.replaceAll(
+    /[^A-Za-z0-9@._+\u0080-\u{10ffff}-]/gu,
+    (character) => `\\${character.charCodeAt(0).toString(16).padStart(2, '0')}`,
   );
 }
 
@@ -166,14 +175,18 @@ class LdapConnection implements PooledConnection {
         filter,
         // RFC 4511 §4.5.1.8: "1.1" asks for no attributes.
         attributes: attributes.length === 0 ? ['1.1'] : attributes,
-        sizeLimit: ROW_LIMIT,
+        // Whether there is any entry is all that is asked then.
+        sizeLimit: attributes.length === 0 ? 1 : ROW_LIMIT,
       });
       return searchEntries;
     } catch (error) {
+      // sizeLimitExceeded: there are more than one.
+      if (attributes.length === 0 && error instanceof ResultCodeError && error.code === 4)
+        return [{ dn: '' }];
       // A base that is not there holds nothing (noSuchObject); busy and unavailable (51, 52) are said of the server, not of the question.
       if (error instanceof ResultCodeError && error.code === 32) return [];
       const answered = error instanceof ResultCodeError && error.code !== 51 && error.code !== 52;
-      throw answered ? new QuestionRefused(error.message) : error;
+      throw answered ? new QuestionRefused(`${error.name}, result code ${error.code}`) : error;
     }
   }
 

@@ -2,13 +2,23 @@ import { createConnection, type Connection } from 'mysql2/promise';
 
 import type { Clock } from '../ports/clock.ts';
 import { NeighbourError } from '../ports/neighbour-error.ts';
-import { ConnectionPool, QuestionRefused, type PooledConnection, type PoolOptions } from './connection-pool.ts';
+import {
+  ConnectionPool,
+  QuestionRefused,
+  type PooledConnection,
+  type PoolOptions,
+} from './connection-pool.ts';
 import { CountedSocket } from './counted-socket.ts';
 import type { SourceEvents } from './directory-source.ts';
 import type { SqlDatabase, SqlAnswer, SqlServer } from './sql-source.ts';
 
 /** MariaDB and MySQL. */
-export function openMysql(server: SqlServer, options: PoolOptions, clock: Clock, events: SourceEvents): SqlDatabase {
+export function openMysql(
+  server: SqlServer,
+  options: PoolOptions,
+  clock: Clock,
+  events: SourceEvents,
+): SqlDatabase {
   const pool = new ConnectionPool((signal) => MysqlConnection.open(server, signal), options, clock, events);
   return {
     placeholder: () => '?',
@@ -32,7 +42,10 @@ class MysqlConnection implements PooledConnection {
     counted.socket.once('close', broke);
   }
 
-  static async open({ address, user, password, database, tls }: SqlServer, signal: AbortSignal): Promise<MysqlConnection> {
+  static async open(
+    { address, user, password, database, tls }: SqlServer,
+    signal: AbortSignal,
+  ): Promise<MysqlConnection> {
     const counted = new CountedSocket(tls === null);
     const { socket } = counted;
     const giveUp = (): void => void socket.destroy();

@@ -3,13 +3,28 @@ import { dirname } from 'node:path';
 import { Client, DatabaseError } from 'pg';
 
 import type { Clock } from '../ports/clock.ts';
-import { ConnectionPool, QuestionRefused, type PooledConnection, type PoolOptions } from './connection-pool.ts';
+import {
+  ConnectionPool,
+  QuestionRefused,
+  type PooledConnection,
+  type PoolOptions,
+} from './connection-pool.ts';
 import { CountedSocket } from './counted-socket.ts';
 import type { SourceEvents } from './directory-source.ts';
 import type { SqlAnswer, SqlDatabase, SqlServer } from './sql-source.ts';
 
-export function openPostgres(server: SqlServer, options: PoolOptions, clock: Clock, events: SourceEvents): SqlDatabase {
-  const pool = new ConnectionPool((signal) => PostgresConnection.open(server, signal), options, clock, events);
+export function openPostgres(
+  server: SqlServer,
+  options: PoolOptions,
+  clock: Clock,
+  events: SourceEvents,
+): SqlDatabase {
+  const pool = new ConnectionPool(
+    (signal) => PostgresConnection.open(server, signal),
+    options,
+    clock,
+    events,
+  );
   return {
     placeholder: (index) => `$${index + 1}`,
     ask: (text, values) => pool.run((connection) => connection.ask(text, values)),
@@ -32,7 +47,10 @@ class PostgresConnection implements PooledConnection {
     client.on('end', broke);
   }
 
-  static async open({ address, user, password, database, tls }: SqlServer, signal: AbortSignal): Promise<PostgresConnection> {
+  static async open(
+    { address, user, password, database, tls }: SqlServer,
+    signal: AbortSignal,
+  ): Promise<PostgresConnection> {
     const counted = new CountedSocket(tls === null);
     const client = new Client({
       stream: () => counted.socket,
@@ -70,7 +88,11 @@ class PostgresConnection implements PooledConnection {
     this.#counted.begin();
     try {
       // With values: parsed by the server before they are bound, never a part of the text.
-      const { fields, rows } = await this.#client.query<unknown[]>({ text, values: [...values], rowMode: 'array' });
+      const { fields, rows } = await this.#client.query<unknown[]>({
+        text,
+        values: [...values],
+        rowMode: 'array',
+      });
       return { columns: fields.map(({ name }) => name), rows };
     } catch (error) {
       // Class 08: connection exceptions; 57P: ended by an administrator, or shutting down.

@@ -6,7 +6,7 @@ import {
   type Standing,
   type Tally,
 } from '../ports/accounts.ts';
-import { bounded, numberIn, script, type RedisClient } from './redis-client.ts';
+import { bounded, numberIn, picked, script, together, type RedisCalls } from './redis-calls.ts';
 
 /** Hours of one subject that are kept, the newest; each as long as that after it was last counted on. */
 const TALLY_HOURS = 24 * 60;
@@ -122,10 +122,10 @@ return 1
 
 /** What accounts did, and how they stand. Standings have no expiry of Redis's: what an operator said has no end. */
 export class RedisAccounts {
-  readonly #client: RedisClient;
+  readonly #client: RedisCalls;
   readonly #standings: readonly [string, string];
 
-  constructor(client: RedisClient) {
+  constructor(client: RedisCalls) {
     this.#client = client;
     const { prefix } = client;
     this.#standings = [`${prefix}{standings}`, `${prefix}{standings}lapse`];
@@ -133,13 +133,25 @@ export class RedisAccounts {
 
   async seen(sightings: readonly Sighting[]): Promise<readonly SightingResult[]> {
     if (sightings.length === 0) return [];
+    const results: SightingResult[] = [];
+    const groups = together(this.#client, sightings, (sighting) => this.#set(sighting));
+    await Promise.all(
+      groups.map(async (group) => {
+        const some = await this.#seenTogether(picked(sightings, group));
+        for (const [place, result] of some.entries()) results[group[place] ?? 0] = result;
+      }),
+    );
+    return results;
+  }
+
+  async #seenTogether(sightings: readonly Sighting[]): Promise<readonly SightingResult[]> {
     const places = new Map<string, number>();
     const given: string[] = [];
-    for (const { kind, subject, value, windowMs } of sightings) {
-      const key = `${this.#client.prefix}seen:{${kind}|${bounded(subject)}}`;
+    for (const sighting of sightings) {
+      const key = this.#set(sighting);
       const place = places.get(key) ?? places.size + 1;
       places.set(key, place);
-      given.push(`${place}`, `${windowMs}`, bounded(value));
+      given.push(`${place}`, `${sighting.windowMs}`, bounded(sighting.value));
     }
     const answer = await this.#client.run(SEEN, [...places.keys()], given);
     const words: readonly unknown[] = Array.isArray(answer) ? answer : [];
@@ -152,6 +164,11 @@ export class RedisAccounts {
 
   async tally(entries: readonly Tally[]): Promise<void> {
     if (entries.length === 0) return;
+    const groups = together(this.#client, entries, ({ subject }) => this.#hours(subject));
+    await Promise.all(groups.map((group) => this.#tallyTogether(picked(entries, group))));
+  }
+
+  async #tallyTogether(entries: readonly Tally[]): Promise<void> {
     const keys: string[] = [];
     const given: string[] = [];
     for (const { subject, hour, counts } of entries) {
@@ -211,6 +228,10 @@ export class RedisAccounts {
     ]);
     if (answer !== 0 && answer !== 1) throw this.#client.nonsense();
     return answer === 1;
+  }
+
+  #set({ kind, subject }: Sighting): string {
+    return `${this.#client.prefix}seen:{${bounded(subject)}}${kind}`;
   }
 
   #hours(subject: string): string {

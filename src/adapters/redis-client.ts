@@ -1,13 +1,23 @@
-import { createHash } from 'node:crypto';
-
 import { Redis } from 'ioredis';
 
 import { NeighbourError } from '../ports/neighbour-error.ts';
+import type { RedisCalls, Script } from './redis-calls.ts';
+import type { Node } from './redis-slots.ts';
+
+/** One server, or the one that Sentinels call the master. */
+export type RedisAddress =
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
+  | { readonly kind: 'unix'; readonly path: string }
+  | {
+      readonly kind: 'sentinel';
+      readonly sentinels: readonly Node[];
+      readonly master: string;
+      /** Of the Sentinels; null: none is asked for. */
+      readonly password: string | null;
+    };
 
 export interface RedisOptions {
-  readonly address:
-    | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
-    | { readonly kind: 'unix'; readonly path: string };
+  readonly address: RedisAddress;
   /** null: the server's default user. */
   readonly username: string | null;
   /** null: none is asked for. */
@@ -19,6 +29,8 @@ export interface RedisOptions {
   readonly prefix: string;
   /** The longest one call may take. */
   readonly timeoutMs: number;
+  /** The longest time between two attempts to connect; when not given, two seconds, or half of one where another server takes over. */
+  readonly longestBackoffMs?: number;
   /** Milliseconds added to the server's time: for tests, which own the time. */
   readonly offset?: () => number;
 }
@@ -29,39 +41,41 @@ export interface RedisEvents {
   down(why: string): void;
 }
 
-/** A script as Redis knows it: by the digest of its text. */
-export interface Script {
-  readonly lua: string;
-  readonly sha: string;
-}
-
 /** ioredis's own words, which it gives no code or class. */
 const TIMED_OUT = 'Command timed out';
 const CONNECT_TIMEOUT_MS = 1000;
 const LONGEST_BACKOFF_MS = 2000;
+/** Where another server takes over: how long that goes unnoticed at most. */
+export const FAILOVER_BACKOFF_MS = 500;
+/** Keys that one step of a scan looks at: about a millisecond of Redis. */
+const SCANNED = 1000;
 /** A server that hangs is noticed after this, even when nobody asks it anything. */
 const PING_EVERY_MS = 10_000;
 
-/** What every script starts with. Redis runs one script at a time, and its clock is the one that all hosts share. */
-const PRELUDE = `
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[1])
-`;
+/** Another node of the Cluster has the slot; this one did not run the script. */
+export class Redirected extends NeighbourError {
+  /** `ask`: this once, because the slot is on its way there. */
+  readonly kind: 'moved' | 'ask';
+  /** Host empty: that of the node which said so. */
+  readonly node: Node;
 
-/** `now` is the time in milliseconds; what the caller gives starts with ARGV[2]. */
-export function script(body: string): Script {
-  const lua = PRELUDE + body;
-  return { lua, sha: createHash('sha1').update(lua).digest('hex') };
+  constructor(message: string, kind: 'moved' | 'ask', node: Node, options: ErrorOptions) {
+    super(message, options);
+    this.kind = kind;
+    this.node = node;
+  }
 }
 
 /**
  * One connection. A call is answered within its time or rejects, and is never made twice: a script that was sent before the connection broke may have
  * counted, so it counts as failed and is not sent again.
  */
-export class RedisClient implements AsyncDisposable {
+export class RedisClient implements RedisCalls {
   readonly prefix: string;
+  readonly cluster = false;
   readonly #redis: Redis;
   readonly #where: string;
+  readonly #sentinels: boolean;
   readonly #timeoutMs: number;
   readonly #offset: () => number;
   readonly #events: RedisEvents;
@@ -78,12 +92,15 @@ export class RedisClient implements AsyncDisposable {
   constructor(options: RedisOptions, events: RedisEvents) {
     const { address, username, password, database, tls, prefix, timeoutMs } = options;
     this.prefix = prefix;
-    this.#where = address.kind === 'unix' ? address.path : `${address.host}:${address.port}`;
+    this.#where = addressText(address);
+    this.#sentinels = address.kind === 'sentinel';
     this.#timeoutMs = timeoutMs;
     this.#offset = options.offset ?? noOffset;
     this.#events = events;
+    const longestBackoff =
+      options.longestBackoffMs ?? (this.#sentinels ? FAILOVER_BACKOFF_MS : LONGEST_BACKOFF_MS);
     this.#redis = new Redis({
-      ...(address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port }),
+      ...whereTo(address, tls),
       ...(username === null ? {} : { username }),
       ...(password === null ? {} : { password }),
       ...(tls === null ? {} : { tls: tls.ca === null ? {} : { ca: tls.ca } }),
@@ -100,7 +117,7 @@ export class RedisClient implements AsyncDisposable {
       enableOfflineQueue: false,
       // 0: what was sent is rejected when the connection breaks. (autoResendUnfulfilledCommands = false leaves it unsettled in 6.0.0: ioredis #2193.)
       maxRetriesPerRequest: 0,
-      retryStrategy: (attempt) => Math.min(50 * 2 ** Math.min(attempt - 1, 10), LONGEST_BACKOFF_MS),
+      retryStrategy: (attempt) => Math.min(50 * 2 ** Math.min(attempt - 1, 10), longestBackoff),
     });
     this.#redis.on('error', (error: Error) => this.#failed(error));
     this.#redis.on('close', () => this.#closed());
@@ -110,7 +127,20 @@ export class RedisClient implements AsyncDisposable {
 
   /** The first attempt to connect has ended, well or not; further ones follow by themselves. */
   async start(): Promise<void> {
-    await this.#redis.connect().catch(told);
+    // With Sentinels the attempt goes on for as long as none of them is there; its first error is an end as well.
+    const { promise, resolve } = Promise.withResolvers<void>();
+    if (this.#sentinels) this.#redis.once('error', () => resolve());
+    this.#redis.connect().then(resolve, resolve);
+    await promise;
+  }
+
+  /** Whether calls are sent. */
+  get up(): boolean {
+    return this.#state === 'up';
+  }
+
+  place(): number {
+    return 0;
   }
 
   async ping(): Promise<void> {
@@ -136,7 +166,31 @@ export class RedisClient implements AsyncDisposable {
     }
   }
 
-  /** The members of a sorted set, by rank, the highest score first. */
+  /** As `run`, of a slot that is on its way to this node. */
+  async runAsking({ lua }: Script, keys: readonly string[], given: readonly string[]): Promise<unknown> {
+    // They go out one after the other; the first is for the second alone.
+    const asking = this.#redis.asking();
+    const answer = this.#redis.eval(lua, keys.length, ...keys, this.#offset(), ...given);
+    const [, answered] = await this.#asked(Promise.all([asking, answer]));
+    return answered;
+  }
+
+  /** CLUSTER SLOTS. */
+  async slots(): Promise<unknown> {
+    return await this.#asked(this.#redis.cluster('SLOTS'));
+  }
+
+  async *keys(start: string): AsyncGenerator<readonly string[]> {
+    const pattern = `${start.replaceAll(/[\\*?[\]]/g, '\\$&')}*`;
+    let cursor = '0';
+    do {
+      const [next, found] = await this.#asked(this.#redis.scan(cursor, 'MATCH', pattern, 'COUNT', SCANNED));
+      if (!isText(next)) throw this.nonsense();
+      cursor = next;
+      yield this.#list(found);
+    } while (cursor !== '0');
+  }
+
   async highest(key: string, from: number, to: number): Promise<readonly string[]> {
     return this.#list(await this.#asked(this.#redis.zrevrange(key, from, to)));
   }
@@ -206,8 +260,15 @@ export class RedisClient implements AsyncDisposable {
 
   #error(error: unknown): NeighbourError {
     const why = this.#reason(error);
-    if (error instanceof Error && error.message === TIMED_OUT) this.#giveUp(why);
-    return new NeighbourError(`redis at ${this.#where}`, { cause: new Error(why) });
+    const message = `redis at ${this.#where}`;
+    const cause = new Error(why);
+    if (!(error instanceof Error)) return new NeighbourError(message, { cause });
+    // A server that was the master and is a replica now: who is the master is asked anew.
+    if (error.message === TIMED_OUT || error.message.startsWith('READONLY ')) this.#giveUp(why);
+    const [, kind, host = '', port] = /^(MOVED|ASK) \d+ (.*):(\d+)$/.exec(error.message) ?? [];
+    if (kind === undefined) return new NeighbourError(message, { cause });
+    const node = { host, port: Number(port) };
+    return new Redirected(message, kind === 'ASK' ? 'ask' : 'moved', node, { cause });
   }
 
   /** A new connection, whose answers are those to our questions. On one where an answer is late, calls would pile up in memory; so would what it sends. */
@@ -237,6 +298,8 @@ export class RedisClient implements AsyncDisposable {
   #failed(error: Error): void {
     this.#why = 'errors' in error && Array.isArray(error.errors) ? causes(error.errors) : this.#reason(error);
     this.#giveUp(this.#why);
+    // No Sentinel is there, or none knows the master: there is no connection that could close.
+    if (this.#sentinels && this.#redis.status === 'connecting') this.#closed();
   }
 
   #closed(): void {
@@ -254,28 +317,46 @@ export class RedisClient implements AsyncDisposable {
   }
 }
 
-/** The longest part of a key that is written out. */
-const PART_LIMIT = 320;
-const DIGEST_LENGTH = 43;
-
-/** A text as part of a key or as a member: written out for people, and of bounded length; long ones stay apart by a digest. */
-export function bounded(text: string): string {
-  if (text.length <= PART_LIMIT) return text;
-  const digest = createHash('sha256').update(text).digest('base64url');
-  return `${text.slice(0, PART_LIMIT - DIGEST_LENGTH)}${digest}`;
-}
-
-/** A number that a script gave as text, because it may have a fraction or be large; NaN: it is none. */
-export function numberIn(word: unknown): number {
-  return typeof word === 'string' && /^-?\d/.test(word) ? Number(word) : NaN;
-}
-
 function isText(value: unknown): value is string {
   return typeof value === 'string';
 }
 
 function isTextOrNull(value: unknown): value is string | null {
   return value === null || typeof value === 'string';
+}
+
+function addressText(address: RedisAddress): string {
+  switch (address.kind) {
+    case 'tcp':
+      return `${address.host}:${address.port}`;
+    case 'unix':
+      return address.path;
+    case 'sentinel':
+      return `master ${address.master}`;
+  }
+}
+
+function whereTo(address: RedisAddress, tls: RedisOptions['tls']) {
+  switch (address.kind) {
+    case 'tcp':
+      return { host: address.host, port: address.port };
+    case 'unix':
+      return { path: address.path };
+    case 'sentinel':
+      return {
+        sentinels: address.sentinels.map(({ host, port }) => ({ host, port })),
+        name: address.master,
+        // Refuses a server that is a replica by now, whatever the Sentinel said.
+        role: 'master' as const,
+        sentinelCommandTimeout: CONNECT_TIMEOUT_MS,
+        // Never gives up: an end here would be one for good.
+        sentinelRetryStrategy: () => FAILOVER_BACKOFF_MS,
+        ...(address.password === null ? {} : { sentinelPassword: address.password }),
+        ...(tls === null
+          ? {}
+          : { enableTLSForSentinelMode: true, sentinelTLS: tls.ca === null ? {} : { ca: tls.ca } }),
+      };
+  }
 }
 
 function noOffset(): number {

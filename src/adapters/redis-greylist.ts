@@ -1,14 +1,14 @@
 import type { Correspondence, GreylistAnswer, GreylistTimes, Triplet } from '../ports/greylist.ts';
-import { bounded, script, type RedisClient } from './redis-client.ts';
+import { bounded, picked, script, together, type RedisCalls } from './redis-calls.ts';
 
 /**
- * KEYS: the triplet, its network, the correspondence that would let it pass. ARGV: delay, window, age, passes.
+ * KEYS: the triplet, its network, and, on one server, the correspondence that would let it pass. ARGV: delay, window, age, passes.
  * A triplet is `w` and when it was first seen, or `p` and until when it is known; a network is how many triplets passed and until when that
  * counts; a correspondence is until when. Answers the kind and up to two numbers.
  */
 const JUDGE = script(`
 local delay, window, age, passes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local triplet, network, correspondence = unpack(redis.call('MGET', KEYS[1], KEYS[2], KEYS[3]))
+local triplet, network, correspondence = unpack(redis.call('MGET', unpack(KEYS)))
 
 local passed, known_until = 0, 0
 if network then
@@ -48,6 +48,12 @@ put(KEYS[1], string.format('w%.0f', now), math.max(window, delay))
 return {'wait', 1, delay}
 `);
 
+/** KEYS: a correspondence. Answers whether it counts. */
+const CORRESPONDS = script(`
+local ends = redis.call('GET', KEYS[1])
+return ends and tonumber(ends) > now and 1 or 0
+`);
+
 /** KEYS: correspondences. ARGV: how long they count. */
 const CORRESPOND = script(`
 local age = tonumber(ARGV[2])
@@ -56,36 +62,40 @@ for i = 1, #KEYS do redis.call('SET', KEYS[i], text, 'PX', ttl) end
 `);
 
 /**
- * Greylisting. Triplet and network share a slot of a Cluster; the correspondence is on its own, and will be asked for first there.
+ * Greylisting. Triplet and network share a slot of a Cluster. The correspondence is elsewhere; there it is asked for at the same time and has the last
+ * word, so that the triplet of a correspondent is noted as one that waits, which changes nothing while the correspondence lasts.
  */
 export class RedisGreylist {
-  readonly #client: RedisClient;
+  readonly #client: RedisCalls;
 
-  constructor(client: RedisClient) {
+  constructor(client: RedisCalls) {
     this.#client = client;
   }
 
   async greylist({ network, sender, recipient }: Triplet, times: GreylistTimes): Promise<GreylistAnswer> {
     const { prefix } = this.#client;
-    const keys = [
-      `${prefix}triplet:{${network}}${pair(sender, recipient)}`,
-      `${prefix}network:{${network}}`,
-      this.#correspondence(recipient, sender),
-    ];
+    const keys = [`${prefix}triplet:{${network}}${pair(sender, recipient)}`, `${prefix}network:{${network}}`];
+    const correspondence = this.#correspondence(recipient, sender);
     const { delayMs, windowMs, ageMs, clientPasses } = times;
-    const answer = await this.#client.run(JUDGE, keys, [
-      `${delayMs}`,
-      `${windowMs}`,
-      `${ageMs}`,
-      `${clientPasses}`,
+    const given = [`${delayMs}`, `${windowMs}`, `${ageMs}`, `${clientPasses}`];
+    if (!this.#client.cluster) {
+      return this.#read(await this.#client.run(JUDGE, [...keys, correspondence], given));
+    }
+    const [answer, known] = await Promise.all([
+      this.#client.run(JUDGE, keys, given),
+      this.#client.run(CORRESPONDS, [correspondence], []),
     ]);
-    return this.#read(answer);
+    const judged = this.#read(answer);
+    if (known !== 0 && known !== 1) throw this.#client.nonsense();
+    const waits = judged.kind === 'wait' || judged.kind === 'passed';
+    return known === 1 && waits ? { kind: 'correspondent' } : judged;
   }
 
   async correspond(pairs: readonly Correspondence[], ageMs: number): Promise<void> {
     if (pairs.length === 0) return;
     const keys = pairs.map(({ local, remote }) => this.#correspondence(local, remote));
-    await this.#client.run(CORRESPOND, keys, [`${ageMs}`]);
+    const groups = together(this.#client, keys, (key) => key);
+    await Promise.all(groups.map((group) => this.#client.run(CORRESPOND, picked(keys, group), [`${ageMs}`])));
   }
 
   #correspondence(local: string, remote: string): string {

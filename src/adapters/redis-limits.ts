@@ -1,5 +1,5 @@
 import type { Counter, CounterFilter, Hit, HitResult } from '../ports/limits.ts';
-import { numberIn, script, type RedisClient } from './redis-client.ts';
+import { numberIn, picked, script, together, type RedisCalls } from './redis-calls.ts';
 
 /** Counters that can be listed, and forgotten as a group: those that last longest from now on. Others count all the same. */
 export const LISTED_COUNTERS = 100_000;
@@ -66,7 +66,7 @@ local function fit(c, hit)
   c.most = hit.most
 end
 
-local index, longest = KEYS[#KEYS], 0
+local index, longest = KEYS[#ARGV], 0
 
 local function keep(key, c)
   local ends = c.start + 2 * c.period
@@ -74,18 +74,19 @@ local function keep(key, c)
   local ttl = math.max(1, math.min(math.ceil(ends - now), LONGEST))
   redis.call('SET', key, string.format('%s %.17g %.17g %.17g %.17g %.17g %.17g %.17g',
     c.algorithm, c.period, c.most, c.start, c.current, c.previous, c.over, c.time), 'PX', string.format('%.0f', ttl))
-  redis.call('ZADD', index, string.format('%.0f', now + ttl), key)
+  if index then redis.call('ZADD', index, string.format('%.0f', now + ttl), key) end
   longest = math.max(longest, ttl)
 end
 
 local function tidy()
+  if not index then return end
   redis.call('ZREMRANGEBYSCORE', index, '-inf', string.format('(%.0f', now))
   redis.call('ZREMRANGEBYRANK', index, 0, -LISTED - 1)
   if redis.call('PTTL', index) < longest then redis.call('PEXPIRE', index, string.format('%.0f', longest)) end
 end
 `;
 
-/** KEYS: the counters, the index. ARGV: one text for each hit. Answers four words for each: within, used, retryMs, first. */
+/** KEYS: the counters, and the index, where there is one. ARGV: one text for each hit. Answers four words for each: within, used, retryMs, first. */
 const HIT = script(`${COUNT}${KEEP}
 local function until_room(c, cost)
   if cost > c.most or c.most <= 0 then return c.period end
@@ -102,7 +103,7 @@ local function until_room(c, cost)
 end
 
 local counts, tries, answers, refused = {}, {}, {}, false
-for i = 1, #KEYS - 1 do
+for i = 1, #ARGV - 1 do
   local key, hit = KEYS[i], asked(ARGV[i + 1])
   local c = counts[key]
   if c == nil then
@@ -140,9 +141,11 @@ tidy()
 return table.concat(answers, ' ')
 `);
 
-/** As HIT; answers nothing. */
+/** As HIT; answers what is used then, for each. */
 const REFUND = script(`${COUNT}${KEEP}
-for i = 1, #KEYS - 1 do
+local answers = {}
+for i = 1, #ARGV - 1 do
+  answers[i] = '0'
   local c = held(KEYS[i])
   if c ~= nil then
     local hit = asked(ARGV[i + 1])
@@ -150,9 +153,11 @@ for i = 1, #KEYS - 1 do
     c.previous = math.max(0, c.previous - math.max(0, hit.cost - c.current))
     c.current = math.max(0, c.current - hit.cost)
     keep(KEYS[i], c)
+    answers[i] = string.format('%.0f', whole(used(c)))
   end
 end
 tidy()
+return table.concat(answers, ' ')
 `);
 
 /** KEYS: counters. Answers one text for each, empty for those that are back to nothing. */
@@ -168,29 +173,30 @@ end
 return answers
 `);
 
-/** KEYS: counters, the index. Answers how many there were. */
+/** KEYS: counters, and the index, where ARGV says that there is one. Answers how many there were. */
 const FORGET = script(`
-local index, forgotten = KEYS[#KEYS], 0
-for i = 1, #KEYS - 1 do
+local index, forgotten = ARGV[2] == '1' and KEYS[#KEYS], 0
+for i = 1, #KEYS - (index and 1 or 0) do
   forgotten = forgotten + redis.call('DEL', KEYS[i])
-  redis.call('ZREM', index, KEYS[i])
+  if index then redis.call('ZREM', index, KEYS[i]) end
 end
 return forgotten
 `);
 
 /**
- * Counters of limits, one key each.
+ * Counters of limits, one key each; those that count for the same have one slot.
  *
- * All keys of a step are in one script: that is what makes it all or nothing on one server. A Cluster has them in different slots; there a
- * step will be one script for each slot, and those that counted are given back (REFUND) when a later one refuses. The index is on its own
- * in any case.
+ * All keys of a step are in one script: that is what makes it all or nothing. A Cluster can't do that over several slots: there a step is one
+ * script for each, all at once, and what was counted is given back when another refuses or is away. In between, others may find those counters
+ * fuller than they will be, and be refused; never more than the limit is let through. A Cluster has no index either, which would have to be in the
+ * slot of each counter: there the keys of all masters are looked through.
  */
 export class RedisLimits {
-  readonly #client: RedisClient;
+  readonly #client: RedisCalls;
   readonly #start: string;
   readonly #index: string;
 
-  constructor(client: RedisClient) {
+  constructor(client: RedisCalls) {
     this.#client = client;
     this.#start = `${client.prefix}limit:{`;
     this.#index = `${client.prefix}limits`;
@@ -198,29 +204,105 @@ export class RedisLimits {
 
   async hit(hits: readonly Hit[]): Promise<readonly HitResult[]> {
     if (hits.length === 0) return [];
+    const groups = together(this.#client, hits, (hit) => this.#key(hit.limit, hit.key));
+    return groups.length === 1 ? await this.#count(hits) : await this.#countApart(hits, groups);
+  }
+
+  async refund(hits: readonly Hit[]): Promise<void> {
+    if (hits.length === 0) return;
+    const groups = together(this.#client, hits, (hit) => this.#key(hit.limit, hit.key));
+    await Promise.all(groups.map((group) => this.#giveBack(picked(hits, group))));
+  }
+
+  /** One script. */
+  async #count(hits: readonly Hit[]): Promise<readonly HitResult[]> {
     const answer = await this.#client.run(HIT, this.#keys(hits), hits.map(written));
     const words = typeof answer === 'string' ? answer.split(' ') : [];
     if (words.length !== 4 * hits.length) throw this.#client.nonsense();
     return hits.map((_, index) => this.#result(words, 4 * index));
   }
 
-  async refund(hits: readonly Hit[]): Promise<void> {
-    if (hits.length > 0) await this.#client.run(REFUND, this.#keys(hits), hits.map(written));
+  /** One script for each slot. */
+  async #countApart(
+    hits: readonly Hit[],
+    groups: readonly (readonly number[])[],
+  ): Promise<readonly HitResult[]> {
+    const ends = await Promise.allSettled(groups.map((group) => this.#count(picked(hits, group))));
+    const results: HitResult[] = [];
+    const counted: number[] = [];
+    let refused = false;
+    let failed: PromiseRejectedResult | null = null;
+    for (const [at, end] of ends.entries()) {
+      if (end.status === 'rejected') {
+        failed = end;
+        continue;
+      }
+      const group = groups[at] ?? [];
+      const enforced = group.filter((index) => hits[index]?.enforced === true);
+      let room = true;
+      for (const [place, result] of end.value.entries()) {
+        const index = group[place] ?? 0;
+        results[index] = result;
+        if (!result.within && hits[index]?.enforced === true) room = false;
+      }
+      if (room) counted.push(...enforced);
+      else refused = true;
+    }
+    if ((!refused && failed === null) || counted.length === 0) return settled(results, failed);
+    const back = picked(hits, counted);
+    const backs = together(this.#client, back, (hit) => this.#key(hit.limit, hit.key));
+    // What can't be given back stays counted, until it lapses: that lets nothing through, and the refusal stands.
+    await Promise.allSettled(
+      backs.map(async (group) => {
+        const left = await this.#giveBack(picked(back, group));
+        for (const [place, of] of group.entries()) {
+          const index = counted[of] ?? 0;
+          const result = results[index];
+          if (result !== undefined) results[index] = { ...result, used: left[place] ?? result.used };
+        }
+      }),
+    );
+    return settled(results, failed);
+  }
+
+  /** What is used then, for each. */
+  async #giveBack(hits: readonly Hit[]): Promise<readonly number[]> {
+    const answer = await this.#client.run(REFUND, this.#keys(hits), hits.map(written));
+    const left = typeof answer === 'string' ? answer.split(' ').map(numberIn) : [];
+    if (left.length !== hits.length || !left.every(Number.isFinite)) throw this.#client.nonsense();
+    return left;
   }
 
   async counters(filter: CounterFilter): Promise<readonly Counter[]> {
     const found = new Map<string, Counter>();
     for await (const keys of this.#pages(filter)) {
-      const answer = await this.#client.run(TELL, keys, []);
-      if (!Array.isArray(answer) || answer.length !== keys.length) throw this.#client.nonsense();
-      for (const [index, key] of keys.entries()) {
-        const text: unknown = answer[index];
-        if (text === '') continue;
-        const counter = this.#counter(key, text);
-        if (filter.overOnly !== true || counter.overSince !== null) found.set(key, counter);
+      for (const counter of await this.#told(keys)) {
+        if (filter.overOnly === true && counter.overSince === null) continue;
+        found.set(this.#key(counter.limit, counter.key), counter);
+      }
+      // Not all that a Cluster has at once: memory is for those that are wanted.
+      if (found.size > filter.count + PAGE) {
+        for (const [name] of fullest(found).slice(filter.count)) found.delete(name);
       }
     }
-    return [...found.values()].toSorted((one, other) => share(other) - share(one)).slice(0, filter.count);
+    return fullest(found)
+      .slice(0, filter.count)
+      .map(([, counter]) => counter);
+  }
+
+  /** Those that are there. */
+  async #told(keys: readonly string[]): Promise<readonly Counter[]> {
+    const groups = together(this.#client, keys, (key) => key);
+    const told = await Promise.all(
+      groups.map(async (group) => {
+        const asked = picked(keys, group);
+        const answer = await this.#client.run(TELL, asked, []);
+        if (!Array.isArray(answer) || answer.length !== asked.length) throw this.#client.nonsense();
+        const texts: readonly unknown[] = answer;
+        return asked.flatMap((key, index) => (texts[index] === '' ? [] : [this.#counter(key, texts[index])]));
+      }),
+    );
+    return told.flat();
   }
 
   async resetCounters(filter: Pick<CounterFilter, 'limit' | 'key'>): Promise<number> {
@@ -229,9 +311,13 @@ export class RedisLimits {
     for await (const keys of this.#pages(filter)) pages.push(keys);
     let forgotten = 0;
     for (const keys of pages) {
-      const answer = await this.#client.run(FORGET, [...keys, this.#index], []);
-      if (typeof answer !== 'number' || answer < 0) throw this.#client.nonsense();
-      forgotten += answer;
+      for (const group of together(this.#client, keys, (key) => key)) {
+        const { cluster } = this.#client;
+        const gone = [...picked(keys, group), ...(cluster ? [] : [this.#index])];
+        const answer = await this.#client.run(FORGET, gone, [cluster ? '0' : '1']);
+        if (typeof answer !== 'number' || answer < 0) throw this.#client.nonsense();
+        forgotten += answer;
+      }
     }
     return forgotten;
   }
@@ -242,31 +328,39 @@ export class RedisLimits {
       yield [this.#key(limit, key)];
       return;
     }
+    const wanted = (each: string): boolean => {
+      const name = this.#name(each);
+      return (limit === undefined || name.limit === limit) && (key === undefined || name.key === key);
+    };
+    if (this.#client.cluster) {
+      for await (const found of this.#client.keys(this.#start)) {
+        const some = found.filter(wanted);
+        if (some.length > 0) yield some;
+      }
+      return;
+    }
     for (let from = 0; from < LISTED_COUNTERS; from += PAGE) {
       const listed = await this.#client.highest(this.#index, from, from + PAGE - 1);
-      const wanted = listed.filter((each) => {
-        const name = this.#name(each);
-        return (limit === undefined || name.limit === limit) && (key === undefined || name.key === key);
-      });
-      if (wanted.length > 0) yield wanted;
+      const some = listed.filter(wanted);
+      if (some.length > 0) yield some;
       if (listed.length < PAGE) return;
     }
   }
 
   #keys(hits: readonly Hit[]): string[] {
     const keys = hits.map(({ limit, key }) => this.#key(limit, key));
-    keys.push(this.#index);
+    if (!this.#client.cluster) keys.push(this.#index);
     return keys;
   }
 
   #key(limit: string, key: string): string {
-    return `${this.#start}${limit}|${key}}`;
+    return `${this.#start}${key}}${limit}`;
   }
 
   #name(key: string): { limit: string; key: string } {
-    const inner = key.slice(this.#start.length, -1);
-    const bar = inner.indexOf('|');
-    return { limit: inner.slice(0, bar), key: inner.slice(bar + 1) };
+    // Names of limits have no brace.
+    const end = key.lastIndexOf('}');
+    return { limit: key.slice(end + 1), key: key.slice(this.#start.length, end) };
   }
 
   #result(words: readonly string[], at: number): HitResult {
@@ -295,6 +389,15 @@ export class RedisLimits {
 
 function written({ algorithm, most, periodMs, cost, enforced }: Hit): string {
   return `${algorithm === 'bucket' ? 'b' : 'w'} ${most} ${periodMs} ${cost} ${enforced ? 1 : 0}`;
+}
+
+function settled(results: readonly HitResult[], failed: PromiseRejectedResult | null): readonly HitResult[] {
+  if (failed !== null) throw failed.reason;
+  return results;
+}
+
+function fullest(found: ReadonlyMap<string, Counter>): [string, Counter][] {
+  return [...found].toSorted(([, one], [, other]) => share(other) - share(one));
 }
 
 /** How full it is. */

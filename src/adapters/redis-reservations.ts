@@ -1,5 +1,5 @@
 import type { Claim, ClaimResult, Reservation } from '../ports/quota.ts';
-import { bounded, numberIn, script, type RedisClient } from './redis-client.ts';
+import { bounded, numberIn, picked, script, together, type RedisCalls } from './redis-calls.ts';
 
 /** As many of a mailbox are told, those that lapse first. */
 const LISTED_RESERVATIONS = 10_000;
@@ -24,35 +24,41 @@ local function sweep(held, lapses)
 end
 `;
 
-/** KEYS: hash and set of each mailbox, then the set of the message's mailboxes. ARGV: trace, hold, then mailbox and numbers of each claim. */
+/** KEYS: hash and set of each mailbox. ARGV: trace, hold, then the numbers of each claim. */
 const RESERVE = script(`${SWEEP}
-local trace, hold, message = ARGV[2], tonumber(ARGV[3]), KEYS[#KEYS]
+local trace, hold = ARGV[2], tonumber(ARGV[3])
 
 local function last(key)
   if redis.call('PTTL', key) < hold then redis.call('PEXPIRE', key, string.format('%.0f', math.max(1, hold))) end
 end
 
 local answers = {}
-for i = 1, (#KEYS - 1) / 2 do
+for i = 1, #KEYS / 2 do
   local held, lapses = KEYS[2 * i - 1], KEYS[2 * i]
   local sum = sweep(held, lapses)
   local others = sum - (tonumber(redis.call('HGET', held, trace) or 0))
-  local bytes, used, limit, grace = string.match(ARGV[2 * i + 3], '^(%S+) (%S+) (%S+) (%S+)$')
+  local bytes, used, limit, grace = string.match(ARGV[i + 3], '^(%S+) (%S+) (%S+) (%S+)$')
   bytes, used, limit, grace = tonumber(bytes), tonumber(used), tonumber(limit), tonumber(grace)
   local taken = used + others
   local granted = limit == nil or (taken < limit and taken + bytes <= limit + grace)
   if granted then
     redis.call('HSET', held, trace, string.format('%.0f', bytes), '', string.format('%.0f', others + bytes))
     redis.call('ZADD', lapses, string.format('%.0f', now + hold), trace)
-    redis.call('SADD', message, ARGV[2 * i + 2])
     last(held)
     last(lapses)
-    last(message)
   end
   answers[2 * i - 1] = granted and 1 or 0
   answers[2 * i] = others
 end
 return answers
+`);
+
+/** KEYS: the mailboxes that a message may hold room in. ARGV: how long, then mailboxes. */
+const REMEMBER = script(`
+for i = 3, #ARGV do redis.call('SADD', KEYS[1], ARGV[i]) end
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then
+  redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max(1, tonumber(ARGV[2]))))
+end
 `);
 
 /** KEYS: the sets of mailboxes. ARGV: trace, how long it lingers. */
@@ -88,24 +94,42 @@ redis.call('SET', KEYS[1], since .. string.format(' %.0f', now + ${FULL_MEMORY_M
 return since
 `);
 
-/** Octets of mail in flight. The keys of one mailbox share a slot of a Cluster; claims are granted one by one, so that there each is a script of its own. */
+/**
+ * Octets of mail in flight. The keys of one mailbox share a slot of a Cluster; claims are granted one by one, so that in a Cluster each can be a
+ * script of its own. Which mailboxes a message may hold room in is another key, written at the same time.
+ */
 export class RedisReservations {
-  readonly #client: RedisClient;
+  readonly #client: RedisCalls;
 
-  constructor(client: RedisClient) {
+  constructor(client: RedisCalls) {
     this.#client = client;
   }
 
   async reserve(trace: string, claims: readonly Claim[], holdMs: number): Promise<readonly ClaimResult[]> {
     if (claims.length === 0) return [];
+    const results: ClaimResult[] = [];
+    const groups = together(this.#client, claims, ({ mailbox }) => this.#held(bounded(mailbox)));
+    const remembered = this.#client.run(
+      REMEMBER,
+      [this.#message(trace)],
+      [`${holdMs}`, ...claims.map(({ mailbox }) => bounded(mailbox))],
+    );
+    const claimed = groups.map(async (group) => {
+      const some = await this.#claim(trace, picked(claims, group), holdMs);
+      for (const [place, result] of some.entries()) results[group[place] ?? 0] = result;
+    });
+    await Promise.all([remembered, ...claimed]);
+    return results;
+  }
+
+  async #claim(trace: string, claims: readonly Claim[], holdMs: number): Promise<readonly ClaimResult[]> {
     const keys: string[] = [];
     const given = [bounded(trace), `${holdMs}`];
     for (const { mailbox, bytes, used, limit, grace } of claims) {
       const name = bounded(mailbox);
       keys.push(this.#held(name), this.#lapses(name));
-      given.push(name, `${bytes} ${used} ${limit ?? '-'} ${grace}`);
+      given.push(`${bytes} ${used} ${limit ?? '-'} ${grace}`);
     }
-    keys.push(this.#message(trace));
     const answer = await this.#client.run(RESERVE, keys, given);
     const words: readonly unknown[] = Array.isArray(answer) ? answer : [];
     return claims.map((_, index) => {
@@ -119,7 +143,10 @@ export class RedisReservations {
     const names = mailbox === null ? await this.#client.members(this.#message(trace)) : [bounded(mailbox)];
     if (names.length === 0) return;
     const keys = names.map((name) => this.#lapses(name));
-    await this.#client.run(SETTLE, keys, [bounded(trace), `${lingerMs}`]);
+    const groups = together(this.#client, keys, (key) => key);
+    await Promise.all(
+      groups.map((group) => this.#client.run(SETTLE, picked(keys, group), [bounded(trace), `${lingerMs}`])),
+    );
   }
 
   async reservations(mailbox: string): Promise<readonly Reservation[]> {

@@ -35,9 +35,7 @@ export function createSpamTeacher(options: SpamdTeacherOptions, clock: Clock): S
       return pool.run(async (address) => {
         const request = { address, connectTimeoutMs, timeoutMs, maxResponse: MAX_RESPONSE };
         try {
-          return readTold(
-            await exchange({ ...request, head, body, bodyOctets: content.length }, signal),
-          );
+          return readTold(await exchange({ ...request, head, body, bodyOctets: content.length }, signal));
         } catch (error) {
           const where = address.kind === 'unix' ? address.path : `${address.host}:${address.port}`;
           throw new NeighbourError(`spamd at ${where}`, { cause: error });

@@ -96,7 +96,10 @@ export class SqlSource implements DirectorySource {
   }
 }
 
-export function statementText({ parts }: Template, { placeholder }: Pick<SqlDatabase, 'placeholder'>): string {
+export function statementText(
+  { parts }: Template,
+  { placeholder }: Pick<SqlDatabase, 'placeholder'>,
+): string {
   return parts.map((part, index) => (index === 0 ? part : placeholder(index - 1) + part)).join('');
 }
 

@@ -44,8 +44,7 @@ const decisionRow = z
   }));
 
 /** As the index `decision_backscatter` says it: SQLite uses it when the words are the same. */
-const BACKSCATTER =
-  "d.daemon = 'lmtp-filter' AND (d.reply GLOB '5*' OR d.reply GLOB '452[- ]4.2.2*')";
+const BACKSCATTER = "d.daemon = 'lmtp-filter' AND (d.reply GLOB '5*' OR d.reply GLOB '452[- ]4.2.2*')";
 
 /** Decisions that are written late stand among newer ones; so many rows of a part may. */
 const PART_ROWS = 2 ** PART_BITS;

@@ -6,6 +6,10 @@ import { LABEL_KINDS, type Decision, type Label } from '../ports/store.ts';
 
 /** Labels of one user that are kept: whoever may file mail may make as many as he has messages. The oldest go first. */
 export const LABELS_PER_USER = 10_000;
+/** After so many labels of a user the surplus is removed: to find it takes a look at all of his. */
+export const TRIM_EVERY = 100;
+/** Users whose labels are counted at a time. */
+const COUNTED_USERS = 1000;
 
 const labelRow = z.object({
   message: z.string(),
@@ -19,6 +23,8 @@ export class LabelTable {
   readonly #put: StatementSync;
   readonly #trim: StatementSync;
   readonly #expire: StatementSync;
+  /** Labels since the surplus of a user was removed. */
+  readonly #since = new Map<string, number>();
 
   constructor(database: DatabaseSync) {
     this.#put = database.prepare(`
@@ -34,6 +40,13 @@ export class LabelTable {
 
   write({ message, user, label, time }: Label): void {
     this.#put.run(message, user, label, time);
+    const since = (this.#since.get(user) ?? 0) + 1;
+    if (since < TRIM_EVERY) {
+      if (this.#since.size >= COUNTED_USERS) this.#since.clear();
+      this.#since.set(user, since);
+      return;
+    }
+    this.#since.delete(user);
     this.#trim.run(user);
   }
 

@@ -4,7 +4,9 @@ import type { Counter, CounterFilter, Hit, HitResult } from '../ports/limits.ts'
 import type { Claim, ClaimResult, Reservation } from '../ports/quota.ts';
 import type { State } from '../ports/state.ts';
 import { RedisAccounts } from './redis-accounts.ts';
+import type { RedisCalls } from './redis-calls.ts';
 import { RedisClient, type RedisEvents, type RedisOptions } from './redis-client.ts';
+import { RedisCluster, type ClusterOptions } from './redis-cluster.ts';
 import { RedisGreylist } from './redis-greylist.ts';
 import { RedisLimits } from './redis-limits.ts';
 import { RedisReservations } from './redis-reservations.ts';
@@ -14,22 +16,22 @@ import { RedisReservations } from './redis-reservations.ts';
  * until then.
  */
 export async function openRedisState(
-  options: RedisOptions,
+  options: RedisOptions | ClusterOptions,
   events: RedisEvents,
 ): Promise<State & AsyncDisposable> {
-  const client = new RedisClient(options, events);
+  const client = 'seeds' in options ? new RedisCluster(options, events) : new RedisClient(options, events);
   await client.start();
   return new RedisState(client);
 }
 
 class RedisState implements State, AsyncDisposable {
-  readonly #client: RedisClient;
+  readonly #client: RedisCalls;
   readonly #limits: RedisLimits;
   readonly #greylist: RedisGreylist;
   readonly #reservations: RedisReservations;
   readonly #accounts: RedisAccounts;
 
-  constructor(client: RedisClient) {
+  constructor(client: RedisCalls) {
     this.#client = client;
     this.#limits = new RedisLimits(client);
     this.#greylist = new RedisGreylist(client);

@@ -1,15 +1,7 @@
 import type { DatabaseSync } from 'node:sqlite';
 
 import type { Clock } from '../ports/clock.ts';
-import type {
-  KeptFacts,
-  Decision,
-  HistoryFilter,
-  Label,
-  Store,
-  TraceId,
-  TraceKeys,
-} from '../ports/store.ts';
+import type { KeptFacts, Decision, HistoryFilter, Label, Store, TraceId, TraceKeys } from '../ports/store.ts';
 import type { Answer, Ask } from './sqlite-batch.ts';
 import { whenFree } from './sqlite-busy.ts';
 import { Checkpointer } from './sqlite-checkpoint.ts';

@@ -1,7 +1,15 @@
 import type { Clock } from '../ports/clock.ts';
 import { NeighbourError } from '../ports/neighbour-error.ts';
 import { FIRST_BACKOFF_MS, LONGEST_BACKOFF_MS } from './connection-pool.ts';
-import { subjectOf, valuesFor, type DirectorySource, type Lookup, type Row, type SourceEvents, type Subject } from './directory-source.ts';
+import {
+  subjectOf,
+  valuesFor,
+  type DirectorySource,
+  type Lookup,
+  type Row,
+  type SourceEvents,
+  type Subject,
+} from './directory-source.ts';
 import type { Doveadm } from './doveadm.ts';
 import { quotaOfFields } from './passwd-file.ts';
 
@@ -66,7 +74,8 @@ export class UserdbSource implements DirectorySource {
       this.#why = new NeighbourError(this.where, { cause: error });
       this.#failures += 1;
       this.#retryAt =
-        this.#clock.elapsed() + Math.min(FIRST_BACKOFF_MS * 2 ** Math.min(this.#failures - 1, 10), LONGEST_BACKOFF_MS);
+        this.#clock.elapsed() +
+        Math.min(FIRST_BACKOFF_MS * 2 ** Math.min(this.#failures - 1, 10), LONGEST_BACKOFF_MS);
       if (this.#state !== 'down') this.#events.down(reasonOf(error));
       this.#state = 'down';
       throw this.#why;

@@ -37,6 +37,10 @@ export async function command(args: readonly string[]): Promise<number> {
         const { history } = await import('./history.ts');
         return await history(rest);
       }
+      case 'learn': {
+        const { learn } = await import('./learn.ts');
+        return await learn(rest);
+      }
       case 'limits': {
         const { limits } = await import('./limits.ts');
         return await limits(rest);
@@ -48,6 +52,10 @@ export async function command(args: readonly string[]): Promise<number> {
       case 'quota': {
         const { quota } = await import('./quota.ts');
         return await quota(rest);
+      }
+      case 'directory': {
+        const { directory } = await import('./directory.ts');
+        return await directory(rest);
       }
       case 'sender': {
         const { sender } = await import('./sender.ts');
@@ -62,7 +70,9 @@ export async function command(args: readonly string[]): Promise<number> {
         return await keys(rest);
       }
       case '':
-        throw new UsageError('which command? There are run, check, wire, import, history, limits, logins, quota, sender, quarantine and keys');
+        throw new UsageError(
+          'which command? There are run, check, wire, import, history, learn, limits, logins, quota, directory, sender, quarantine and keys',
+        );
       default:
         throw new UsageError(word.startsWith('-') ? `unknown option ${word}` : noCommand(word));
     }
@@ -78,7 +88,20 @@ export async function command(args: readonly string[]): Promise<number> {
   }
 }
 
-const COMMANDS = ['run', 'check', 'wire', 'history', 'limits', 'logins', 'quota', 'sender', 'quarantine', 'keys'];
+const COMMANDS = [
+  'run',
+  'check',
+  'wire',
+  'history',
+  'learn',
+  'limits',
+  'logins',
+  'quota',
+  'directory',
+  'sender',
+  'quarantine',
+  'keys',
+];
 
 function noCommand(word: string): string {
   const near = nearest(word, COMMANDS);

@@ -7,8 +7,10 @@ Usage: postern COMMAND [ARGUMENTS]
   wire     print the lines that Postfix or Dovecot needs
   import   make a configuration of OpenDKIM's
   history  look up what was decided about messages, and why
+  learn    say that messages are spam, or that they are not
   limits   show how much of the limits is used, and forget it
   quota    say how full a mailbox is, and whether it takes a message
+  directory  say where mail for an address goes, and what is set for it
   logins   show who tried too many passwords, and forget it
   keys     make signing keys, compare them with DNS, and change them in time
   quarantine  list, show, release and delete quarantined mail
@@ -42,9 +44,16 @@ Exit status: 0 usable, 78 not usable, 64 wrong use.
 `;
 
 const WIRE = `Usage: postern wire postfix|dovecot [--config FILE]
+       postern wire dovecot [--filing header|detail|folder] [--write FOLDER] [--config FILE]
 
 Prints the lines that connect Postfix (main.cf and master.cf) or Dovecot 2.3 with the daemons of this configuration.
-Changes nothing.
+Changes nothing but the files of --write.
+
+  --filing header   Sieve files what Postern has marked as junk (the default)
+  --filing detail   Sieve files what comes for USER+Junk, too
+  --filing folder   Dovecot itself files what comes for USER+Junk, without Sieve
+  --write FOLDER    the Sieve scripts, and the lines as 99-postern.conf, are written into this folder, which must be
+                    there; files that differ are replaced
 `;
 
 const IMPORT = `Usage: postern import opendkim FILE [--out FILE]

@@ -99,7 +99,14 @@ export class SiteDirectory implements Directory, Disposable {
   /** Asks the sources of a configuration from now on, with what was remembered of the others forgotten. */
   async connect(config: Config): Promise<void> {
     const { sql, ldap, userdb, cache } = config.file.directory;
-    const settings = { sql, ldap, userdb, cache, files: config.directory, dovecot: userdb ? config.file.dovecot : null };
+    const settings = {
+      sql,
+      ldap,
+      userdb,
+      cache,
+      files: config.directory,
+      dovecot: userdb ? config.file.dovecot : null,
+    };
     if (isDeepStrictEqual(settings, this.#settings)) return;
     const sources = await openSources(config, this.#clock, (kind, where) => ({
       up: () => this.#told(kind, where, 'there', null),

@@ -19,8 +19,16 @@ type EventsOf = (kind: SourceKind, where: string) => SourceEvents;
  *
  * @throws {Error} when a file with a secret can't be used
  */
-export async function openSources(config: Config, clock: Clock, events: EventsOf): Promise<readonly DirectorySource[]> {
-  const sources = [await openSql(config, clock, events), await openLdap(config, clock, events), await openUserdb(config, clock, events)];
+export async function openSources(
+  config: Config,
+  clock: Clock,
+  events: EventsOf,
+): Promise<readonly DirectorySource[]> {
+  const sources = [
+    await openSql(config, clock, events),
+    await openLdap(config, clock, events),
+    await openUserdb(config, clock, events),
+  ];
   return sources.filter((source) => source !== null);
 }
 
@@ -37,7 +45,16 @@ async function openDatabase(
   clock: Clock,
   events: EventsOf,
 ): Promise<{ readonly where: string; readonly database: SqlDatabase } | null> {
-  const { server: kind, address, file: name, database = '', user, tls, timeout, max_connections } = file.directory.sql;
+  const {
+    server: kind,
+    address,
+    file: name,
+    database = '',
+    user,
+    tls,
+    timeout,
+    max_connections,
+  } = file.directory.sql;
   if (kind === 'sqlite') {
     if (name === undefined) return null;
     const full = resolve(path === null ? process.cwd() : dirname(path), name);
@@ -46,24 +63,42 @@ async function openDatabase(
   }
   if (address === undefined) return null;
   const at = formatSocketAddress(address);
-  const server: SqlServer = { address, user, password: directory.sql.password, database, tls: tls ? { ca: directory.sql.ca } : null };
+  const server: SqlServer = {
+    address,
+    user,
+    password: directory.sql.password,
+    database,
+    tls: tls ? { ca: directory.sql.ca } : null,
+  };
   const options = { most: max_connections, timeoutMs: timeout };
   if (kind === 'postgresql') {
     const { openPostgres } = await import('../adapters/postgres-source.ts');
-    return { where: `PostgreSQL at ${at}`, database: openPostgres(server, options, clock, events('sql', at)) };
+    return {
+      where: `PostgreSQL at ${at}`,
+      database: openPostgres(server, options, clock, events('sql', at)),
+    };
   }
   const { openMysql } = await import('../adapters/mysql-source.ts');
   return { where: `MariaDB at ${at}`, database: openMysql(server, options, clock, events('sql', at)) };
 }
 
-async function openLdap({ file, directory }: Config, clock: Clock, events: EventsOf): Promise<DirectorySource | null> {
+async function openLdap(
+  { file, directory }: Config,
+  clock: Clock,
+  events: EventsOf,
+): Promise<DirectorySource | null> {
   const { ldap } = file.directory;
   const { address, tls, bind_dn, timeout, max_connections } = ldap;
   if (address === undefined) return null;
   const at = formatSocketAddress(address);
   const { LdapSource } = await import('../adapters/ldap-source.ts');
   return new LdapSource(
-    { address, tls, ca: directory.ldap.ca, bind: bind_dn === undefined ? null : { dn: bind_dn, password: directory.ldap.password ?? '' } },
+    {
+      address,
+      tls,
+      ca: directory.ldap.ca,
+      bind: bind_dn === undefined ? null : { dn: bind_dn, password: directory.ldap.password ?? '' },
+    },
     `LDAP at ${at}`,
     ldapSearches(ldap),
     { most: max_connections, timeoutMs: timeout },

@@ -1,6 +1,8 @@
 import type { RedisEvents, RedisOptions } from '../adapters/redis-client.ts';
+import type { ClusterOptions } from '../adapters/redis-cluster.ts';
 import { openSqliteState } from '../adapters/state-sqlite.ts';
 import type { Config } from '../config/config.ts';
+import { redisInUse, withPort } from '../config/redis.ts';
 import { formatSocketAddress } from '../config/values.ts';
 import type { State } from '../ports/state.ts';
 import { gauge } from '../runtime/metrics.ts';
@@ -64,8 +66,9 @@ class RedisLink implements RedisEvents {
   readonly #up: { set(value: number): void };
 
   constructor({ file }: Config, log: Log, registry: Registry) {
-    const { address } = file.state.redis;
-    this.#where = address === null ? '' : formatSocketAddress(address);
+    const { address, addresses, sentinels } = file.state.redis;
+    const places = address === null ? [...addresses, ...sentinels] : [address];
+    this.#where = places.map(formatSocketAddress).join(', ');
     this.#log = log;
     this.#up = redisUp(registry);
   }
@@ -92,11 +95,12 @@ export function redisUp(registry: Registry): { set(value: number): void } {
 }
 
 /** null: SQLite. */
-function redisOptions({ file, redis }: Config): RedisOptions | null {
-  const { address, username, database, tls, prefix, timeout } = file.state.redis;
-  if (address === null) return null;
-  return {
-    address,
+function redisOptions({ file, redis }: Config): RedisOptions | ClusterOptions | null {
+  const settings = file.state.redis;
+  if (!redisInUse(settings)) return null;
+  const { address, addresses, cluster, sentinels, master, username, database, tls, prefix, timeout } =
+    settings;
+  const common = {
     username,
     password: redis.password,
     database,
@@ -104,10 +108,17 @@ function redisOptions({ file, redis }: Config): RedisOptions | null {
     prefix,
     timeoutMs: timeout,
   };
+  if (cluster) return { ...common, seeds: withPort(address === null ? addresses : [address]) };
+  if (address !== null) return { ...common, address };
+  const password = redis.sentinelPassword;
+  return {
+    ...common,
+    address: { kind: 'sentinel', sentinels: withPort(sentinels), master: master ?? '', password },
+  };
 }
 
 /** Loaded only where it is used: ioredis is the largest package that a process may need. */
-async function openRedis(options: RedisOptions, events: RedisEvents): Promise<OpenState> {
+async function openRedis(options: RedisOptions | ClusterOptions, events: RedisEvents): Promise<OpenState> {
   const { openRedisState } = await import('../adapters/state-redis.ts');
   return openRedisState(options, events);
 }

@@ -55,6 +55,9 @@ export function settle(running: Config, next: Config, daemons: readonly DaemonNa
     logins: daemons.includes('policyd')
       ? keep('logins', ['enabled', ...SOCKET_KEYS], was.logins, is.logins)
       : is.logins,
+    feedback: daemons.includes('lmtp-filter')
+      ? keep('feedback', ['enabled', ...SOCKET_KEYS], was.feedback, is.feedback)
+      : is.feedback,
     milter: workers('milter'),
     'lmtp-filter': workers('lmtp-filter'),
     admin: keep('admin', ['listen', 'mode', 'group'], was.admin, is.admin),

@@ -3,23 +3,24 @@ import { dirname, resolve } from 'node:path';
 import type { Config } from '../config/config.ts';
 import { formatSocketAddress, type SocketAddress } from '../config/values.ts';
 import { dovecotQuotaLines } from './wire-dovecot-quota.ts';
+import {
+  feedbackLines,
+  filingLines,
+  shownFiles,
+  SIEVE_FOLDER,
+  sieveFiles,
+  type Filing,
+} from './wire-dovecot-sieve.ts';
 
 /** Dovecot's base_dir; its own listener stands there as `lmtp`. */
 const BASE = /^(?:\/var)?\/run\/dovecot\//;
 
-/**
- * The Sieve script that files what Postern has marked: by its score, or by a rule for another finding. Postern takes both fields away
- * from mail that brings its own.
- */
-export const JUNK_SIEVE = `require ["fileinto", "mailbox"];
-if anyof (header :is "X-Spam-Flag" "YES", header :matches "X-Postern-Verdict" ["junk;*", "quarantine;*"]) {
-  fileinto :create "Junk";
-  stop;
-}
-`;
-
-/** The lines of dovecot.conf (2.3) that let the LMTP filter deliver, and file junk. */
-export function dovecotLines(config: Config): string {
+/** The lines of dovecot.conf (2.3) that let the LMTP filter deliver, file junk, and learn. @param folder where the Sieve scripts are */
+export function dovecotLines(
+  config: Config,
+  filing: Filing = 'header',
+  folder: string = SIEVE_FOLDER,
+): string {
   const { upstream } = config.file['lmtp-filter'];
   return [
     ...dovecotQuotaLines(config),
@@ -31,20 +32,20 @@ export function dovecotLines(config: Config): string {
     ]),
     '}',
     '',
-    '# Mail that is marked as spam, or judged to be junk, goes to the folder Junk, before the scripts of the users are run.',
-    '# Needs the Sieve plugin (Debian: dovecot-sieve). Write the script, then run: sievec /etc/dovecot/sieve/postern.sieve',
-    '#',
-    '# /etc/dovecot/sieve/postern.sieve:',
-    ...JUNK_SIEVE.trimEnd()
-      .split('\n')
-      .map((line) => `#   ${line}`),
-    'protocol lmtp {',
-    '  mail_plugins = $mail_plugins sieve',
-    '}',
-    'plugin {',
-    '  sieve_before = /etc/dovecot/sieve/postern.sieve',
-    '}',
+    ...filingLines(filing, folder),
+    ...feedbackLines(config, folder),
+  ].join('\n');
+}
+
+/** The Sieve scripts for people to copy: comments, so that all of what is printed can be a file of dovecot.conf. */
+export function sieveText(config: Config, filing: Filing, folder: string = SIEVE_FOLDER): string {
+  const files = sieveFiles(config, filing);
+  if (files.length === 0) return '';
+  return [
     '',
+    '# The Sieve scripts (Debian: dovecot-sieve). "postern wire dovecot --write FOLDER" writes them. By hand: take "#   " off each line.',
+    `# Compile them, which users may not: sievec ${folder}`,
+    ...shownFiles(files, folder),
   ].join('\n');
 }
 

@@ -70,7 +70,7 @@ interface DaemonTools extends Telemetry {
 }
 
 /** What listens: a daemon, or a second listener of one. */
-type ServiceName = DaemonName | 'logins';
+type ServiceName = DaemonName | 'logins' | 'feedback';
 
 type StartDaemon = (
   listener: Listener,
@@ -84,6 +84,7 @@ const SERVICES: Readonly<Record<ServiceName, () => Promise<StartDaemon>>> = {
   logins: async () => (await import('../policyd/logins.ts')).logins,
   milter: async () => (await import('../milter/daemon.ts')).milter,
   'lmtp-filter': async () => (await import('../lmtp-filter/daemon.ts')).lmtpFilter,
+  feedback: async () => (await import('./open-feedback.ts')).startFeedback,
 };
 
 const ADMIN_CONNECTIONS = 64;
@@ -161,7 +162,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     },
   };
   const listeners = new Map<string, Listener>();
-  const services = servicesOf(config, names);
+  const services = servicesOf(config, names, given !== undefined);
   const starts: [ServiceName, Listener, StartDaemon][] = [];
   const pools: WorkerPool[] = [];
   for (const name of services) {
@@ -178,6 +179,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
         async () => {
           const pool = await openPool(name, listener, options, registry);
           pools.push(pool);
+          opened.use(pool);
           return pool;
         },
       ]);
@@ -217,18 +219,24 @@ export async function openSite(options: SiteOptions): Promise<Site> {
       ? config.file['lmtp-filter'].upstream.map((address) => reportUpstream(address, log))
       : []),
   ]);
-  for (const [name, listener, start] of starts) {
-    site.add(
-      await start(listener, config, {
+  // At the same time: workers take a while to start.
+  const begun = await Promise.allSettled(
+    starts.map(async ([name, listener, start]) => {
+      const daemon = await start(listener, config, {
         log,
         registry,
         store,
         checks,
         keys: publishedKeys,
         quarantine: quarantine.folder,
-      }),
-    );
-    if (given === undefined) log.info({ daemon: name, listen: listener.text }, 'listening');
+      });
+      if (given === undefined) log.info({ daemon: name, listen: listener.text }, 'listening');
+      return daemon;
+    }),
+  );
+  for (const each of begun) {
+    if (each.status === 'rejected') throw each.reason;
+    site.add(each.value);
   }
   if (admin !== null) {
     serveAdmin(admin, { registry: site.exposition, readiness: () => site.readiness() });
@@ -381,11 +389,17 @@ class RunningSite implements Site {
   }
 }
 
-/** Logins are asked about in the process of policyd. */
-function servicesOf({ file }: Config, names: readonly DaemonName[]): readonly ServiceName[] {
-  return names.flatMap((name): readonly ServiceName[] =>
-    name === 'policyd' && file.logins.enabled ? [name, 'logins'] : [name],
-  );
+/** Logins are asked about in the process of policyd; feedback comes to that of lmtp-filter, to none of its workers. */
+function servicesOf(
+  { file }: Config,
+  names: readonly DaemonName[],
+  isWorker: boolean,
+): readonly ServiceName[] {
+  return names.flatMap((name): readonly ServiceName[] => {
+    if (name === 'policyd' && file.logins.enabled) return [name, 'logins'];
+    if (name === 'lmtp-filter' && file.feedback.enabled && !isWorker) return [name, 'feedback'];
+    return [name];
+  });
 }
 
 async function openAdmin({ config, admin, log }: SiteOptions): Promise<Listener | null> {

@@ -42,11 +42,13 @@ const seat = new WorkerSeat({ channel: process, text: formatSocketAddress(listen
     given: seat.listener,
   });
   let reloading = Promise.resolve();
+  const reload = async (before: Promise<void>): Promise<void> => {
+    await before;
+    const next = await loadConfig(await findConfig(named));
+    site.reload(next.ok ? { ...next, config: shareOf(next.config, daemon) } : next);
+  };
   seat.onReload(() => {
-    reloading = reloading.then(async () => {
-      const next = await loadConfig(await findConfig(named));
-      site.reload(next.ok ? { ...next, config: shareOf(next.config, daemon) } : next);
-    });
+    reloading = reload(reloading);
   });
   seat.ready(site.registry);
   await seat.stopAsked;

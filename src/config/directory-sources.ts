@@ -7,7 +7,12 @@ import { shown } from './errors.ts';
 import { readSmallFile } from './files.ts';
 import { readSecret, secretPath } from './secret-file.ts';
 import { LAYOUTS, layoutQueries, SERVERS } from './sql-layouts.ts';
-import { readFilterTemplate, readSqlTemplate, type ParsedTemplate, type TemplateReading } from './sql-template.ts';
+import {
+  readFilterTemplate,
+  readSqlTemplate,
+  type ParsedTemplate,
+  type TemplateReading,
+} from './sql-template.ts';
 import { filePath, printable, socketAddress, waitingTime } from './values.ts';
 
 /** `[directory.sql]`, `[directory.ldap]`, `[directory.cache]`: users and aliases that are kept elsewhere. */
@@ -64,7 +69,10 @@ function queries(): z.ZodType<readonly ParsedTemplate[], string[]> {
 }
 
 function queriesFor(description: string, example: string) {
-  return queries().optional().describe(description).meta({ examples: [[example]], defaultText: 'those of the layout' });
+  return queries()
+    .optional()
+    .describe(description)
+    .meta({ examples: [[example]], defaultText: 'those of the layout' });
 }
 
 const connections = z
@@ -81,10 +89,15 @@ const timeout = waitingTime()
 
 export const directorySql = z
   .strictObject({
-    server: z.enum(SERVERS).default('mariadb').describe('What kind of database it is; "mariadb" is for MySQL too.'),
+    server: z
+      .enum(SERVERS)
+      .default('mariadb')
+      .describe('What kind of database it is; "mariadb" is for MySQL too.'),
     address: socketAddress()
       .optional()
-      .describe('Where the server listens: "host:port" or "unix:/path". For PostgreSQL the path ends with .s.PGSQL.PORT.')
+      .describe(
+        'Where the server listens: "host:port" or "unix:/path". For PostgreSQL the path ends with .s.PGSQL.PORT.',
+      )
       .meta({ examples: ['unix:/run/mysqld/mysqld.sock'], defaultText: 'none: no database is asked' }),
     file: filePath()
       .optional()
@@ -99,7 +112,9 @@ export const directorySql = z
       .describe('Who we are to the server. This user needs to read the tables, and nothing else.'),
     password_file: filePath()
       .optional()
-      .describe('File with the password, one line. Only its owner may read it (mode 0600). "credential:NAME": a credential of systemd.')
+      .describe(
+        'File with the password, one line. Only its owner may read it (mode 0600). "credential:NAME": a credential of systemd.',
+      )
       .meta({ examples: ['credential:directory-password'], defaultText: 'none is given' }),
     tls: z
       .boolean()
@@ -116,20 +131,31 @@ export const directorySql = z
       .optional()
       .describe('Tables that are known, whose queries need not be written: see docs/directories.md.')
       .meta({ examples: ['virtual'], defaultText: 'none: the queries below are all there are' }),
-    mailbox_domain: queriesFor('Whether a domain (:domain) has mailboxes: any row says yes.', 'SELECT name FROM virtual_domains WHERE name = :domain'),
-    alias_domain: queriesFor('Whether a domain (:domain) is ours and has aliases only: any row says yes.', 'SELECT name FROM alias_domains WHERE name = :domain'),
+    mailbox_domain: queriesFor(
+      'Whether a domain (:domain) has mailboxes: any row says yes.',
+      'SELECT name FROM virtual_domains WHERE name = :domain',
+    ),
+    alias_domain: queriesFor(
+      'Whether a domain (:domain) is ours and has aliases only: any row says yes.',
+      'SELECT name FROM alias_domains WHERE name = :domain',
+    ),
     alias: queriesFor(
       "Targets of an alias, as Postfix's virtual_alias_maps: asked for user+extension@domain, user@domain and @domain in turn. :address is the whole, :local and :domain its parts; a query with :local is not made for @domain. The first query with a row counts, with all its rows.",
       'SELECT destination FROM virtual_aliases WHERE source = :address',
     ),
-    mailbox: queriesFor("Dovecot's user name of the mailbox that an address (:address) has; no row: it has none.", 'SELECT email FROM virtual_users WHERE email = :address'),
+    mailbox: queriesFor(
+      "Dovecot's user name of the mailbox that an address (:address) has; no row: it has none.",
+      'SELECT email FROM virtual_users WHERE email = :address',
+    ),
     account: queriesFor(
       'Settings of a login or mailbox (:login), by the names of the columns: quota, senders, limit_NAME, tag, junk, reject, allow, block, signing_keys. See docs/directories.md.',
       'SELECT quota FROM virtual_users WHERE email = :login',
     ),
   })
   .prefault({})
-  .describe('A database with users and aliases: MariaDB, MySQL, PostgreSQL or SQLite. Values are bound to prepared statements.');
+  .describe(
+    'A database with users and aliases: MariaDB, MySQL, PostgreSQL or SQLite. Values are bound to prepared statements.',
+  );
 
 const ATTRIBUTE_FORM = 'expected names of attributes by our names, such as { quota = "mailQuota" }';
 
@@ -139,7 +165,12 @@ const search = z.strictObject({
     .meta({ title: 'LDAP filter', examples: ['(mail=:address)'] }),
   attributes: z
     // A union of one, so that it is a value for the manual and not a section of its own.
-    .union([z.record(z.string().regex(/^[a-z_][\w-]*$/, ATTRIBUTE_FORM), z.string(ATTRIBUTE_FORM).regex(/^[A-Za-z][A-Za-z0-9;-]{0,127}$/, ATTRIBUTE_FORM))])
+    .union([
+      z.record(
+        z.string().regex(/^[a-z_][\w-]*$/, ATTRIBUTE_FORM),
+        z.string(ATTRIBUTE_FORM).regex(/^[A-Za-z][A-Za-z0-9;-]{0,127}$/, ATTRIBUTE_FORM),
+      ),
+    ])
     .default({})
     .describe('Which attributes are read, by our names for them: user, target, or the columns of settings.')
     .meta({ title: 'table', examples: [{ user: 'uid' }], defaultText: 'none' }),
@@ -174,7 +205,9 @@ export const directoryLdap = z
       .meta({ examples: ['cn=postern,dc=example,dc=org'], defaultText: 'none: anonymous' }),
     password_file: filePath()
       .optional()
-      .describe('File with its password, one line. Only its owner may read it (mode 0600). "credential:NAME": a credential of systemd.')
+      .describe(
+        'File with its password, one line. Only its owner may read it (mode 0600). "credential:NAME": a credential of systemd.',
+      )
       .meta({ examples: ['credential:ldap-password'], defaultText: 'none' }),
     base: printable(0, 500)
       .default('')
@@ -185,12 +218,18 @@ export const directoryLdap = z
     layout: z
       .enum(['people'])
       .optional()
-      .describe('Entries that are known, whose searches need not be written: "people" has logins in uid and addresses in mail.')
+      .describe(
+        'Entries that are known, whose searches need not be written: "people" has logins in uid and addresses in mail.',
+      )
       .meta({ examples: ['people'], defaultText: 'none: the searches below are all there are' }),
     mailbox_domain: searchesFor('Whether a domain (:domain) has mailboxes: any entry says yes.'),
     alias_domain: searchesFor('Whether a domain (:domain) is ours and has aliases only: any entry says yes.'),
-    alias: searchesFor('Targets of an alias (:address), asked for as in [directory.sql]: all attributes that are read.'),
-    mailbox: searchesFor("Dovecot's user name of the mailbox that an address (:address) has: attribute `user`."),
+    alias: searchesFor(
+      'Targets of an alias (:address), asked for as in [directory.sql]: all attributes that are read.',
+    ),
+    mailbox: searchesFor(
+      "Dovecot's user name of the mailbox that an address (:address) has: attribute `user`.",
+    ),
     account: searchesFor('Settings of a login or mailbox (:login), by our names of the columns.'),
   })
   .prefault({})
@@ -216,12 +255,15 @@ export interface SourceMistake {
 type Sql = z.output<typeof directorySql>;
 type Ldap = z.output<typeof directoryLdap>;
 
-export type SqlTemplates = Readonly<Record<'mailbox_domain' | 'alias_domain' | 'alias' | 'mailbox' | 'account', readonly ParsedTemplate[]>>;
+export type SqlTemplates = Readonly<
+  Record<'mailbox_domain' | 'alias_domain' | 'alias' | 'mailbox' | 'account', readonly ParsedTemplate[]>
+>;
 
 /** The queries that are made: those written down, and the layout's in place of those that are not. */
 export function sqlTemplates(sql: Sql): SqlTemplates {
   const ready = sql.layout === undefined ? null : layoutQueries(sql.layout, sql.server);
-  const templates = (key: keyof SqlTemplates): readonly ParsedTemplate[] => sql[key] ?? (ready?.[key] ?? []).map(parsed);
+  const templates = (key: keyof SqlTemplates): readonly ParsedTemplate[] =>
+    sql[key] ?? (ready?.[key] ?? []).map(parsed);
   return {
     mailbox_domain: templates('mailbox_domain'),
     alias_domain: templates('alias_domain'),
@@ -252,18 +294,31 @@ const PEOPLE = {
   alias: [],
   mailbox: [{ filter: '(mail=:address)', attributes: { user: 'mail' } }],
   account: [{ filter: '(|(uid=:login)(mail=:login))', attributes: { senders: 'mail' } }],
-} as const satisfies Record<keyof SqlTemplates, readonly { filter: string; attributes: Readonly<Record<string, string>> }[]>;
+} as const satisfies Record<
+  keyof SqlTemplates,
+  readonly { filter: string; attributes: Readonly<Record<string, string>> }[]
+>;
 
 export function ldapSearches(ldap: Ldap): LdapSearchTable {
   const searches = (key: keyof SqlTemplates): readonly LdapSearchSettings[] => {
     const written = ldap[key];
     if (written !== undefined)
-      return written.map(({ filter, attributes, base, scope }) => ({ filter, base: base ?? ldap.base, scope, columns: columnsOf(attributes) }));
+      return written.map(({ filter, attributes, base, scope }) => ({
+        filter,
+        base: base ?? ldap.base,
+        scope,
+        columns: columnsOf(attributes),
+      }));
     const ready = ldap.layout === undefined ? [] : PEOPLE[key];
     return ready.map(({ filter, attributes }) => {
       const reading = readFilterTemplate(filter);
       if (!reading.ok) throw new Error(`${filter}: ${reading.wrong}`);
-      return { filter: reading.template, base: ldap.base, scope: 'sub' as const, columns: columnsOf(attributes) };
+      return {
+        filter: reading.template,
+        base: ldap.base,
+        scope: 'sub' as const,
+        columns: columnsOf(attributes),
+      };
     });
   };
   return {
@@ -289,19 +344,38 @@ export async function readDirectoryFiles(
     mistakes.push({ place: [table, key], wrong, remedy });
   };
   if (sql.address !== undefined) {
-    if (sql.server === 'sqlite') say('sql', 'address', 'SQLite has no address', 'expected file = "…" in place of it');
-    else if (sql.database === undefined) say('sql', 'address', 'without a database', 'add database = "…" to [directory.sql]');
-    if (sql.tls && sql.address.kind === 'unix') say('sql', 'tls', 'a unix socket is not encrypted', 'expected false, or "host:port" as the address');
+    if (sql.server === 'sqlite')
+      say('sql', 'address', 'SQLite has no address', 'expected file = "…" in place of it');
+    else if (sql.database === undefined)
+      say('sql', 'address', 'without a database', 'add database = "…" to [directory.sql]');
+    if (sql.tls && sql.address.kind === 'unix')
+      say('sql', 'tls', 'a unix socket is not encrypted', 'expected false, or "host:port" as the address');
   }
-  if (sql.file !== undefined && sql.server !== 'sqlite') say('sql', 'file', 'only SQLite is in a file', 'set server = "sqlite", or address in place of file');
-  if ((sql.address !== undefined || sql.file !== undefined) && Object.values(sqlTemplates(sql)).every((list) => list.length === 0))
-    say('sql', sql.address === undefined ? 'file' : 'address', 'nothing is asked there', 'add layout = "…", or queries');
+  if (sql.file !== undefined && sql.server !== 'sqlite')
+    say('sql', 'file', 'only SQLite is in a file', 'set server = "sqlite", or address in place of file');
+  if (
+    (sql.address !== undefined || sql.file !== undefined) &&
+    Object.values(sqlTemplates(sql)).every((list) => list.length === 0)
+  )
+    say(
+      'sql',
+      sql.address === undefined ? 'file' : 'address',
+      'nothing is asked there',
+      'add layout = "…", or queries',
+    );
   if (ldap.address !== undefined) {
-    if (Object.values(ldapSearches(ldap)).every((list) => list.length === 0)) say('ldap', 'address', 'nothing is searched there', 'add layout = "people", or searches');
-    if (ldap.bind_dn !== undefined && ldap.password_file === undefined) say('ldap', 'bind_dn', 'a name without a password', 'set password_file as well');
-    if (ldap.tls !== 'none' && ldap.address.kind === 'unix') say('ldap', 'tls', 'a unix socket is not encrypted', 'expected "none", or "host:port" as the address');
+    if (Object.values(ldapSearches(ldap)).every((list) => list.length === 0))
+      say('ldap', 'address', 'nothing is searched there', 'add layout = "people", or searches');
+    if (ldap.bind_dn !== undefined && ldap.password_file === undefined)
+      say('ldap', 'bind_dn', 'a name without a password', 'set password_file as well');
+    if (ldap.tls !== 'none' && ldap.address.kind === 'unix')
+      say('ldap', 'tls', 'a unix socket is not encrypted', 'expected "none", or "host:port" as the address');
   }
-  const files = async (table: 'sql' | 'ldap', { address, password_file, tls_ca_file }: Sql | Ldap, encrypted: boolean): Promise<ServerFiles> => {
+  const files = async (
+    table: 'sql' | 'ldap',
+    { address, password_file, tls_ca_file }: Sql | Ldap,
+    encrypted: boolean,
+  ): Promise<ServerFiles> => {
     if (address === undefined) return { password: null, ca: null };
     let password: string | null = null;
     if (password_file !== undefined) {
@@ -317,11 +391,17 @@ export async function readDirectoryFiles(
     const path = resolve(folder, tls_ca_file);
     const reading = await readSmallFile(path, LARGEST_CA_FILE);
     if (!reading.ok) {
-      say(table, 'tls_ca_file', `${shown(path)} can't be used: ${reading.detail}`, 'expected the path of a PEM file');
+      say(
+        table,
+        'tls_ca_file',
+        `${shown(path)} can't be used: ${reading.detail}`,
+        'expected the path of a PEM file',
+      );
       return { password, ca: null };
     }
     const ca = reading.octets.toString('latin1');
-    if (!ca.includes('-----BEGIN CERTIFICATE-----')) say(table, 'tls_ca_file', `${shown(path)} holds no certificate`, 'expected PEM');
+    if (!ca.includes('-----BEGIN CERTIFICATE-----'))
+      say(table, 'tls_ca_file', `${shown(path)} holds no certificate`, 'expected PEM');
     return { password, ca };
   };
   return {

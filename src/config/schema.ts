@@ -8,6 +8,7 @@ import { fullHostname } from './hostname.ts';
 import { accounts, directory } from './directory.ts';
 import { clamd } from './clamd.ts';
 import { dovecot } from './dovecot.ts';
+import { feedback } from './feedback.ts';
 import { quarantine } from './quarantine.ts';
 import { loginRules } from './logins.ts';
 import { noticesTable } from './notices.ts';
@@ -357,6 +358,7 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
       .describe('How names are resolved.'),
     directory,
     dovecot,
+    feedback,
     spamd,
     rspamd,
     clamd,

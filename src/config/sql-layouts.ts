@@ -1,6 +1,14 @@
 /** Queries for tables that are in wide use, as the software that made them has Postfix and Dovecot ask them. No query reads passwords. */
 
-export const LAYOUTS = ['forwardings', 'virtual', 'postfixadmin', 'iredmail', 'ispconfig', 'modoboa', 'mailinabox'] as const;
+export const LAYOUTS = [
+  'forwardings',
+  'virtual',
+  'postfixadmin',
+  'iredmail',
+  'ispconfig',
+  'modoboa',
+  'mailinabox',
+] as const;
 export type Layout = (typeof LAYOUTS)[number];
 export const SERVERS = ['mariadb', 'postgresql', 'sqlite'] as const;
 export type SqlServerKind = (typeof SERVERS)[number];
@@ -16,9 +24,9 @@ export interface LayoutQueries {
 
 /** Where the dialects differ. */
 interface Dialect {
-  joined(...texts: readonly string[]): string;
+  readonly joined: (...texts: readonly string[]) => string;
   /** The domain of an address; LIKE would give "%" and "_" in a value a meaning. */
-  domainOf(address: string): string;
+  readonly domainOf: (address: string) => string;
 }
 
 const STANDARD = { joined: (...texts: readonly string[]) => texts.join(' || ') };
@@ -37,6 +45,8 @@ const MEBIBYTES = '1048576 * CAST';
 
 export function layoutQueries(layout: Layout, server: SqlServerKind): LayoutQueries {
   const { joined, domainOf } = DIALECTS[server];
+  // A catch-all must not be found for user+extension@domain, which is asked for before user@domain.
+  const whole = (domain: string): string => `:address = ${joined("'@'", domain)}`;
   switch (layout) {
     case 'forwardings':
       return {
@@ -65,12 +75,14 @@ export function layoutQueries(layout: Layout, server: SqlServerKind): LayoutQuer
       const target = joined(':local', "'@'", 'd.target_domain');
       const both = "d.alias_domain = :domain AND d.active = '1'";
       return {
-        mailbox_domain: ["SELECT domain FROM domain WHERE domain = :domain AND backupmx = '0' AND active = '1'"],
+        mailbox_domain: [
+          "SELECT domain FROM domain WHERE domain = :domain AND backupmx = '0' AND active = '1'",
+        ],
         alias_domain: [],
         alias: [
           "SELECT goto FROM alias WHERE address = :address AND active = '1'",
           `SELECT a.goto FROM alias a, alias_domain d WHERE ${both} AND a.address = ${target} AND a.active = '1'`,
-          `SELECT a.goto FROM alias a, alias_domain d WHERE ${both} AND a.address = ${joined("'@'", 'd.target_domain')} AND a.active = '1'`,
+          `SELECT a.goto FROM alias a, alias_domain d WHERE ${both} AND ${whole('d.alias_domain')} AND a.address = ${joined("'@'", 'd.target_domain')} AND a.active = '1'`,
         ],
         mailbox: [
           "SELECT username FROM mailbox WHERE username = :address AND active = '1'",
@@ -95,13 +107,15 @@ export function layoutQueries(layout: Layout, server: SqlServerKind): LayoutQuer
           `SELECT f.forwarding FROM forwardings f, domain o WHERE f.address = :address AND f.domain = o.domain AND f.active = 1 AND ${ours}`,
           `SELECT f.forwarding FROM forwardings f, alias_domain d, domain o WHERE ${alias} AND f.address = ${joined(':local', "'@'", 'd.target_domain')} AND f.active = 1`,
           // A catch-all has the bare domain for its address.
-          `SELECT f.forwarding FROM forwardings f, domain o WHERE f.address = :domain AND f.address = o.domain AND f.active = 1 AND ${ours}`,
-          `SELECT f.forwarding FROM forwardings f, alias_domain d, domain o WHERE ${alias} AND f.address = d.target_domain AND f.active = 1`,
+          `SELECT f.forwarding FROM forwardings f, domain o WHERE f.address = :domain AND ${whole('f.address')} AND f.address = o.domain AND f.active = 1 AND ${ours}`,
+          `SELECT f.forwarding FROM forwardings f, alias_domain d, domain o WHERE ${alias} AND ${whole('d.alias_domain')} AND f.address = d.target_domain AND f.active = 1`,
         ],
         mailbox: [
           `SELECT m.username FROM mailbox m, domain o WHERE m.username = :address AND m.active = 1 AND m.enabledeliver = 1 AND m.domain = o.domain AND ${ours}`,
         ],
-        account: [`SELECT ${MEBIBYTES}(quota AS DECIMAL(20)) AS quota FROM mailbox WHERE username = :login AND active = 1`],
+        account: [
+          `SELECT ${MEBIBYTES}(quota AS DECIMAL(20)) AS quota FROM mailbox WHERE username = :login AND active = 1`,
+        ],
       };
     }
     case 'ispconfig':
@@ -123,7 +137,9 @@ export function layoutQueries(layout: Layout, server: SqlServerKind): LayoutQuer
       const mailbox = `admin_mailbox m JOIN admin_domain d ON m.domain_id = d.id JOIN core_user u ON m.user_id = u.id WHERE m.address = :local AND d.name = :domain AND u.is_active = '1'`;
       const quota = "CASE WHEN m.use_domain_quota = '1' THEN d.default_mailbox_quota ELSE m.quota END";
       return {
-        mailbox_domain: ["SELECT name FROM admin_domain WHERE name = :domain AND type = 'domain' AND enabled = '1'"],
+        mailbox_domain: [
+          "SELECT name FROM admin_domain WHERE name = :domain AND type = 'domain' AND enabled = '1'",
+        ],
         alias_domain: ["SELECT name FROM admin_domainalias WHERE name = :domain AND enabled = '1'"],
         alias: [
           "SELECT r.address FROM admin_aliasrecipient r JOIN admin_alias a ON r.alias_id = a.id WHERE a.address = :address AND a.enabled = '1'",

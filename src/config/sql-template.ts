@@ -2,7 +2,7 @@
 const PARAMETERS = ['address', 'local', 'domain', 'login'] as const;
 type Parameter = (typeof PARAMETERS)[number];
 
-const EXPECTED = 'expected :address, :local, :domain or :login';
+const NAMES = ':address, :local, :domain or :login';
 
 /** A text with places for values between its parts: one place fewer than parts. */
 export interface ParsedTemplate {
@@ -11,8 +11,7 @@ export interface ParsedTemplate {
 }
 
 export type TemplateReading =
-  | { readonly ok: true; readonly template: ParsedTemplate }
-  | { readonly ok: false; readonly wrong: string };
+  { readonly ok: true; readonly template: ParsedTemplate } | { readonly ok: false; readonly wrong: string };
 
 /** What a statement consists of, as far as places for values go: quoted text, comments, casts, named parameters, and what must not be there. */
 const TOKENS =
@@ -23,32 +22,40 @@ const TOKENS =
  * everything else by which the end of a quotation could be seen differently by the server is refused.
  */
 export function readSqlTemplate(text: string): TemplateReading {
-  if (!/^\s*(?:select|with)\s/i.test(text)) return { ok: false, wrong: 'expected a query that begins with SELECT or WITH' };
+  if (!/^\s*(?:select|with)\s/i.test(text))
+    return { ok: false, wrong: 'expected a query that begins with SELECT or WITH' };
   const parts: string[] = [];
   const parameters: Parameter[] = [];
   let from = 0;
   for (const match of text.matchAll(TOKENS)) {
     const [token, name, forbidden] = match;
-    if (forbidden !== undefined) return { ok: false, wrong: `${forbidden} is not understood here: ${EXPECTED}, in one statement, without backslashes` };
+    if (forbidden !== undefined)
+      return { ok: false, wrong: `expected one statement with ${NAMES}, in which ${forbidden} has no place` };
     if (name === undefined) {
       if (token.includes('\\')) return { ok: false, wrong: 'expected quoted text without backslashes' };
       const inside = /^['"`]/.test(token) ? /:(?:address|local|domain|login)\b/.exec(token) : null;
-      if (inside !== null) return { ok: false, wrong: `${inside[0]} in quotes is text and no value: leave the quotes out` };
+      if (inside !== null)
+        return { ok: false, wrong: `expected ${inside[0]} without quotes, in which it is text and no value` };
       continue;
     }
     const parameter = PARAMETERS.find((known) => known === name);
-    if (parameter === undefined) return { ok: false, wrong: `:${name} is no parameter: ${EXPECTED}` };
+    if (parameter === undefined) return { ok: false, wrong: `expected ${NAMES} in place of :${name}` };
     parts.push(text.slice(from, match.index));
     parameters.push(parameter);
     from = match.index + token.length;
   }
-  if (parameters.length === 0) return { ok: false, wrong: `the query does not say whom it is about: ${EXPECTED}` };
+  if (parameters.length === 0)
+    return { ok: false, wrong: `expected a query that says whom it is about, with ${NAMES}` };
   return { ok: true, template: { parts: [...parts, text.slice(from)], parameters } };
 }
 
 /** Reads an LDAP filter (RFC 4515) with named parameters: `(mail=:address)`. */
 export function readFilterTemplate(text: string): TemplateReading {
-  if (!isBalanced(text)) return { ok: false, wrong: 'expected an LDAP filter such as "(mail=:address)", with its parentheses in pairs' };
+  if (!isBalanced(text))
+    return {
+      ok: false,
+      wrong: 'expected an LDAP filter such as "(mail=:address)", with its parentheses in pairs',
+    };
   const parts: string[] = [];
   const parameters: Parameter[] = [];
   let from = 0;
@@ -56,12 +63,13 @@ export function readFilterTemplate(text: string): TemplateReading {
   for (const match of text.matchAll(/:([A-Za-z]\w*)(?=[^=():]*\))/g)) {
     const [token, name = ''] = match;
     const parameter = PARAMETERS.find((known) => known === name);
-    if (parameter === undefined) return { ok: false, wrong: `:${name} is no parameter: ${EXPECTED}` };
+    if (parameter === undefined) return { ok: false, wrong: `expected ${NAMES} in place of :${name}` };
     parts.push(text.slice(from, match.index));
     parameters.push(parameter);
     from = match.index + token.length;
   }
-  if (parameters.length === 0) return { ok: false, wrong: `the filter does not say whom it is about: ${EXPECTED}` };
+  if (parameters.length === 0)
+    return { ok: false, wrong: `expected a filter that says whom it is about, with ${NAMES}` };
   return { ok: true, template: { parts: [...parts, text.slice(from)], parameters } };
 }
 

@@ -25,9 +25,11 @@ export function describeDecision(decision: Decision, facts: boolean): string[] {
     `  ${path(decision.sender)} -> ${recipients(decision.recipients)}${client(decision)}`,
   ];
   if (decision.why !== '') lines.push(`  why: ${shown(decision.why)}`);
+  lines.push(...describeLabels([decision]));
   if (facts) lines.push(...describeFacts(decision));
   // Dovecot's words: the verdict does not say them.
-  else if (daemon === 'lmtp-filter' && /^[45]/.test(decision.reply)) lines.push(`  answer: ${shown(decision.reply)}`);
+  else if (daemon === 'lmtp-filter' && /^[45]/.test(decision.reply))
+    lines.push(`  answer: ${shown(decision.reply)}`);
   return lines;
 }
 
@@ -45,6 +47,7 @@ export function describeJourney(decisions: readonly Decision[]): string[] {
     ...known('from', inOrder, (one) => path(one.sender)),
     ...known('message id', inOrder, (one) => one.messageId),
     ...known('size', inOrder, (one) => (one.size === null ? null : `${one.size} octets`)),
+    ...describeLabels(inOrder),
   ];
   for (const decision of inOrder) {
     const { daemon, stage, verdict, rule, score, tagged, elapsed } = decision;
@@ -92,6 +95,18 @@ function describeFacts(decision: Decision): string[] {
     ...decision.shadow.map(({ rule, kind }) => `  shadow: ${shown(rule)} would have been ${kind}`),
     ...(decision.reply === '' ? [] : [`  answer: ${shown(decision.reply)}`]),
   ];
+}
+
+/** What users said of the message; each once, also when its decisions all tell of it. */
+function describeLabels(decisions: readonly Decision[]): string[] {
+  const lines = new Set<string>();
+  for (const { labels = [] } of decisions) {
+    for (const { user, label, time } of labels) {
+      const whom = user === '' ? 'the operator' : shown(user);
+      lines.add(`  label: ${label}, says ${whom} (${new Date(time).toISOString()})`);
+    }
+  }
+  return [...lines];
 }
 
 function describeOutcome(outcome: Outcome, to: readonly string[]): string[] {

@@ -12,38 +12,45 @@ const ASCII = /^[\0-\x7f]*$/;
 /** Marks on one letter; UAX #15 §13 (Stream-Safe Text Format). Putting more of them in order takes quadratic time. */
 const PILE = /(\p{M}{30})\p{M}+/gu;
 const UNSEEN = /\p{Default_Ignorable_Code_Point}/gu;
-// White space and controls, but for the single spaces that may stay; NFKC has made spaces of all others.
-const BLANK = / *[\p{Cc}\u1680\u2028\u2029][\p{Cc}\p{Z}]*| {2,}/gu;
-const ASCII_BLANK = / *\p{Cc}[\p{Cc} ]*| {2,}/gu;
+// White space and controls; NFKC has made spaces of all others. Single spaces, which are many, are not touched.
+const BLANK = /[\p{Cc}\u1680\u2028\u2029]+/gu;
+const ASCII_BLANK = /[^\x20-\x7e]+/g;
+const SPACES = / {2,}/g;
 
 /** @param limit characters of the result; what comes after them is cut off */
 export function normalText(text: string, limit = Infinity): string {
   if (text.length <= PIECE) return normalPiece(text).slice(0, limit);
-  let result = '';
+  const pieces: string[] = [];
+  let length = 0;
+  let blank = false;
   let at = 0;
-  while (at < text.length && result.length < limit) {
+  while (at < text.length && length < limit) {
     const end = cutBefore(text, Math.min(at + PIECE, text.length));
     const piece = normalPiece(text.slice(at, end));
     // White space on both sides of a cut is one run.
-    result += result.endsWith(' ') && piece.startsWith(' ') ? piece.slice(1) : piece;
+    const rest = blank && piece.startsWith(' ') ? piece.slice(1) : piece;
+    if (piece !== '') blank = piece.endsWith(' ');
+    pieces.push(rest);
+    length += rest.length;
     at = end;
   }
-  return result.slice(0, limit);
+  return pieces.join('').slice(0, limit);
 }
 
 function normalPiece(text: string): string {
-  if (ASCII.test(text)) return text.toLowerCase().replaceAll(ASCII_BLANK, ' ');
+  if (ASCII.test(text)) return text.toLowerCase().replaceAll(ASCII_BLANK, ' ').replaceAll(SPACES, ' ');
   return (
     text
+      .replaceAll(UNSEEN, '')
       .replaceAll(PILE, '$1')
       .normalize('NFKC')
-      .replaceAll(UNSEEN, '')
       // Upper case first: "ß" and "SS" are the same word.
       .toUpperCase()
       .toLowerCase()
       .replaceAll('ς', 'σ')
       .normalize('NFKC')
       .replaceAll(BLANK, ' ')
+      .replaceAll(SPACES, ' ')
   );
 }
 

@@ -81,7 +81,9 @@ export function milterMetrics(registry: Registry): MilterMetrics {
     name: 'postern_milter_overruns_total',
     help: 'Messages whose whole time (milter.deadline) was used up, by the check that was waited for.',
     labels: {
-      check: CHECKS.filter(({ stage }) => stage === 'mail' || stage === 'message').map(({ name }) => name),
+      check: CHECKS.filter(
+        ({ stage, policyOnly }) => (stage === 'mail' || stage === 'message') && policyOnly !== true,
+      ).map(({ name }) => name),
     },
   });
   const stages = histogram<'stage'>(registry, {

@@ -14,7 +14,7 @@ export class SpoolFull extends Error {
 }
 
 export interface SpoolOptions {
-  /** Octets that stay in memory; what comes after them goes to a file. */
+  /** Up to so many octets stay in memory; more go to a file, all of them. */
   readonly memory: number;
   /** Octets in all. */
   readonly limit: number;
@@ -29,10 +29,10 @@ const FIRST_BLOCK = 4 * 1024;
 const SMALL = 8 * 1024;
 
 /**
- * Bytes that were received and will be read again, several times and at once if need be: the first `memory` octets are kept in memory,
- * the rest in a file that has no name any more, so that a killed process leaves nothing behind.
+ * Bytes that were received and will be read again, several times and at once if need be: up to `memory` octets are kept in memory,
+ * more than that in a file that has no name any more, so that a killed process leaves nothing behind.
  *
- * In the order of the content: `#kept`, the file, `#block`.
+ * In the order of the content: `#kept` or the file, then `#block`.
  */
 export class Spool implements AsyncDisposable {
   readonly #options: SpoolOptions;
@@ -69,15 +69,23 @@ export class Spool implements AsyncDisposable {
     if (this.#closed) throw new Error('the spool is closed');
     if (this.#size + chunk.length > this.#options.limit) throw new SpoolFull(this.#options.limit);
     if (chunk.length === 0) return undefined;
-    if (!this.#spilling && this.#size + chunk.length > this.#options.memory) {
-      void this.#endBlock(); // goes to memory still
-      this.#spilling = true;
-    }
+    let moved: Promise<void> | undefined;
+    if (!this.#spilling && this.#size + chunk.length > this.#options.memory) moved = this.#spill();
     this.#size += chunk.length;
     // A view of a much larger buffer would keep all of that alive.
-    if (chunk.length < SMALL || chunk.length * 2 < chunk.buffer.byteLength) return this.#gather(chunk);
+    if (chunk.length < SMALL || chunk.length * 2 < chunk.buffer.byteLength)
+      return this.#gather(chunk) ?? moved;
     const before = this.#endBlock();
     return this.#store(chunk) ?? before;
+  }
+
+  /** All that was kept goes to the file: many large messages at once must not take the memory of many small ones on top. */
+  #spill(): Promise<void> | undefined {
+    void this.#endBlock(); // goes to memory still
+    this.#spilling = true;
+    let written: Promise<void> | undefined;
+    for (const piece of this.#kept.splice(0)) written = this.#store(piece);
+    return written;
   }
 
   /**

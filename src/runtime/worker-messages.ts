@@ -14,7 +14,7 @@ export function asSeries(metrics: unknown): Series {
 
 const TO_WORKER = z.discriminatedUnion('kind', [
   /** With the socket. */
-  z.object({ kind: z.literal('connection') }),
+  z.object({ kind: z.literal('connection'), id: z.int() }),
   z.object({ kind: z.literal('metrics'), question: z.int() }),
   z.object({ kind: z.literal('reload') }),
   z.object({ kind: z.literal('stop') }),
@@ -24,6 +24,8 @@ const TO_WORKER = z.discriminatedUnion('kind', [
 
 const FROM_WORKER = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('ready') }),
+  /** It has the connection with this number. */
+  z.object({ kind: z.literal('taken'), id: z.int() }),
   /** A connection that it was given is gone. */
   z.object({ kind: z.literal('closed') }),
   /** `question` is null for its last ones. */

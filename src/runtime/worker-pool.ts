@@ -31,7 +31,7 @@ export interface WorkerPoolOptions {
  * Processes that serve the connections of one listener. This one accepts, and gives each connection to the worker with the fewest; it keeps
  * listening while a worker is replaced, so that nobody is turned away for that.
  */
-export class WorkerPool {
+export class WorkerPool implements AsyncDisposable {
   readonly name: string;
   readonly #options: WorkerPoolOptions;
   readonly #listener: OpenListener;
@@ -58,9 +58,7 @@ export class WorkerPool {
     try {
       await Promise.all(Array.from({ length: options.count }, (_, index) => pool.#first(index)));
     } catch (error) {
-      pool.#stopping = true;
-      for (const worker of pool.#workers) worker.kill();
-      await Promise.all(pool.#workers.map((worker) => worker.ended));
+      await pool[Symbol.asyncDispose]();
       throw error;
     }
     listener.handOver((socket) => pool.#take(socket));
@@ -97,8 +95,18 @@ export class WorkerPool {
 
   /** What all workers have counted, those that are gone too. */
   async metrics(): Promise<readonly Series[]> {
+    // Taken first: one that dies meanwhile must not be counted twice.
+    const retired = this.#retired;
     const all = await Promise.all(this.#workers.map((worker) => worker.metrics()));
-    return [await this.#retired, ...all];
+    return [await retired, ...all];
+  }
+
+  /** Ends at once what has not ended yet. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopping = true;
+    for (const pause of this.#pauses) clearTimeout(pause);
+    for (const worker of this.#workers) if (!worker.gone) worker.kill();
+    await Promise.all(this.#workers.map((worker) => worker.ended));
   }
 
   #first(index: number): Promise<void> {
@@ -128,8 +136,9 @@ export class WorkerPool {
         onReady();
         for (const socket of this.#waiting) this.#take(socket);
       },
-      ended: (end) => {
+      ended: (end, orphans) => {
         this.#count();
+        for (const socket of orphans) this.#take(socket);
         const before = this.#retired;
         this.#retired = before.then((retired) => lasting([retired, worker.lastMetrics]));
         if (this.#stopping) return;

@@ -14,7 +14,8 @@ export interface WorkerEnd {
 
 export interface WorkerEvents {
   ready(): void;
-  ended(end: WorkerEnd): void;
+  /** `orphans`: connections that it never got. */
+  ended(end: WorkerEnd, orphans: readonly Socket[]): void;
   /** It said what no worker says, or could not be told something. */
   failed(error: Error): void;
 }
@@ -31,6 +32,12 @@ export class WorkerProcess {
   #gone = false;
   #connections = 0;
   #last: Series = [];
+  /**
+   * On their way, by number. Node hands over one at a time; when the worker dies it forgets those that wait for that, and leaves open the one
+   * that was being handed over. So our own end is closed only when the worker says that it has its own.
+   */
+  readonly #underWay = new Map<number, Socket>();
+  #given = 0;
 
   constructor(number: number, child: ChildProcess, events: WorkerEvents) {
     this.number = number;
@@ -42,7 +49,9 @@ export class WorkerProcess {
       this.#gone = true;
       this.#ready = false;
       this.#ended.resolve();
-      events.ended({ code, signal });
+      const orphans = [...this.#underWay.values()];
+      this.#underWay.clear();
+      events.ended({ code, signal }, orphans);
     });
   }
 
@@ -75,11 +84,11 @@ export class WorkerProcess {
 
   give(socket: Socket): void {
     this.#connections += 1;
-    this.#child.send({ kind: 'connection' } satisfies ToWorker, socket, (error) => {
-      if (error === null) return;
-      // It is about to end. Whoever connected meets a closed connection, and tries again.
-      this.#connections -= 1;
-      socket.destroy();
+    const id = (this.#given += 1);
+    this.#underWay.set(id, socket);
+    this.#child.send({ kind: 'connection', id } satisfies ToWorker, socket, { keepOpen: true }, (error) => {
+      // It is about to end then, and this will be one of its orphans.
+      if (error !== null) this.#ready = false;
     });
   }
 
@@ -90,9 +99,10 @@ export class WorkerProcess {
     });
   }
 
-  /** What it counts; as it told of it last when it does not answer. */
+  /** What it counts; as it told of it last when it does not answer. Nothing when it is gone: that is kept elsewhere. */
   async metrics(): Promise<Series> {
-    if (this.#gone || !this.#ready) return this.#last;
+    if (this.#gone) return [];
+    if (!this.#ready) return this.#last;
     const question = (this.#questions += 1);
     const answer = Promise.withResolvers<Series>();
     const give = (): void => answer.resolve(this.#last);
@@ -124,6 +134,10 @@ export class WorkerProcess {
       case 'ready':
         this.#ready = true;
         this.#events.ready();
+        break;
+      case 'taken':
+        this.#underWay.get(told.id)?.destroy();
+        this.#underWay.delete(told.id);
         break;
       case 'closed':
         this.#connections -= 1;

@@ -74,6 +74,7 @@ export class WorkerSeat {
     const told = toWorker(message);
     switch (told.kind) {
       case 'connection':
+        this.#tell({ kind: 'taken', id: told.id });
         // It may have been closed on its way.
         if (socket instanceof Socket) this.#take(socket);
         else this.#tell({ kind: 'closed' });

@@ -379,6 +379,57 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
     });
   });
 
+  describe(`${name}: labels`, () => {
+    const label = { message: 'milter-1', user: 'bob@example.org', label: 'spam', time: MORNING } as const;
+
+    test('are shown with each decision about the message, by its trace or its Message-ID', async () => {
+      await using given = await open();
+      const { store, other } = given;
+      await recorded(
+        given,
+        decision({ trace: 'milter-1' }),
+        decision({ trace: 'milter-2', messageId: '<2@x>' }),
+      );
+      expect(await other.history({ limit: 10 })).toEqual([
+        expect.not.objectContaining({ labels: expect.anything() }),
+        expect.not.objectContaining({ labels: expect.anything() }),
+      ]);
+      const byId = { message: '<2@x>', user: '', label: 'ham', time: MORNING } as const;
+      await store.label(label);
+      await store.label(byId);
+      expect((await other.history({ trace: 'milter-1', limit: 10 }))[0]?.labels).toEqual([label]);
+      expect((await other.history({ trace: 'milter-2', limit: 10 }))[0]?.labels).toEqual([byId]);
+    });
+
+    test('there is one for each message and user, the last', async () => {
+      await using given = await open();
+      const { store, other } = given;
+      await recorded(given, decision({ trace: 'milter-1', messageId: '<1@x>' }));
+      const hers = { ...label, user: 'carol@example.net', time: MORNING + 1 };
+      const last = { ...label, label: 'ham', time: MORNING + 2 } as const;
+      await store.label(label);
+      await store.label(hers);
+      await store.label(last);
+      // Told late.
+      await store.label({ ...label, time: MORNING + 1 });
+      expect((await other.history({ limit: 10 }))[0]?.labels).toEqual([hers, last]);
+      // Of the same message by its other name.
+      const byId = { ...label, message: '<1@x>', time: MORNING + 3 };
+      await store.label(byId);
+      expect((await other.history({ limit: 10 }))[0]?.labels).toEqual([byId, hers]);
+    });
+
+    test('go with the decisions of their time', async () => {
+      await using given = await open();
+      const { store, other } = given;
+      await recorded(given, decision({ trace: 'milter-1', time: MORNING + 10 }));
+      for (let user = 0; user < 250; user++) await store.label({ ...label, user: `u${user}`, time: MORNING });
+      await store.label({ ...label, time: MORNING + 10 });
+      await other.expire(MORNING + 10);
+      expect((await other.history({ limit: 10 }))[0]?.labels).toEqual([{ ...label, time: MORNING + 10 }]);
+    });
+  });
+
   describe(`${name}: expiry`, () => {
     test('removes what is older, tells how many, keeps the rest', async () => {
       await using given = await open();

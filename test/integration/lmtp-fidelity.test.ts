@@ -67,16 +67,16 @@ describeWithNeighbours('before real Dovecot', () => {
         trick.slice(at + 1) + rest,
       ]);
       for (const pieces of [...wholes, ...cuts]) {
-        expect(await smuggle(site, pieces), name).toMatch(/^250 2\.0\.0 /);
+        expect([name, await smuggle(site, pieces)]).toEqual([name, expect.stringMatching(/^250 2\.0\.0 /)]);
         count += 1;
       }
       const messages = await dovecot.waitForMessages(ZEUS, count);
-      expect(messages, name).toHaveLength(count);
+      expect([name, messages.length]).toEqual([name, count]);
       for (const message of messages.slice(-1 - cuts.length)) {
         const text = message.toString('latin1');
         const body = text.slice(text.indexOf('\r\n\r\n') + 4);
         // IMAP has no NUL in a literal: Dovecot shows 0x80 there.
-        expect(body.replaceAll('\x80', '\0'), name).toBe(`${stored}${FORGED}\r\n`);
+        expect([name, body.replaceAll('\x80', '\0')]).toEqual([name, `${stored}${FORGED}\r\n`]);
       }
     }
     expect(await dovecot.mailbox(HERA)).toEqual([]);
@@ -151,11 +151,9 @@ describeWithNeighbours('before real Dovecot', () => {
     await certify(key, certificate, 'dovecot.olimpus.example');
     await certify(folder.join('other.key'), other, 'dovecot.olimpus.example');
     const ssl = `ssl = yes\nssl_cert = <${certificate}\nssl_key = <${key}\n`;
-    const tls = (ca: string, name: string): string =>
-      `lmtp-filter.upstream_tls = "always"\nlmtp-filter.upstream_ca_file = "${ca}"\nlmtp-filter.upstream_tls_name = "${name}"\n`;
     await using site = await startLmtpSite({
       dovecot: { extra: ssl },
-      config: tls(certificate, 'dovecot.olimpus.example'),
+      config: tlsKeys(certificate, 'dovecot.olimpus.example'),
     });
     expect(await site.send([ZEUS], letter({}))).toEqual([expect.stringMatching(/^250 2\.0\.0 /)]);
     const [message = Buffer.alloc(0)] = await site.dovecot.waitForMessages(ZEUS, 1);
@@ -165,7 +163,7 @@ describeWithNeighbours('before real Dovecot', () => {
       [certificate, 'imap.olimpus.example'],
     ] as const) {
       const after = site.process.log.mark();
-      await site.postern.configure(tls(ca, name));
+      await site.postern.configure(tlsKeys(ca, name));
       site.process.signal('SIGHUP');
       await site.process.waitForLog(/"msg":"reloaded"/, { after });
       expect(await site.send([ZEUS], letter({}))).toEqual([expect.stringMatching(/^451 4\.7\.5 /)]);
@@ -279,6 +277,14 @@ describeWithNeighbours('behind real Postfix', () => {
   });
 });
 
+function tlsKeys(ca: string, name: string): string {
+  return [
+    'lmtp-filter.upstream_tls = "always"',
+    `lmtp-filter.upstream_ca_file = "${ca}"`,
+    `lmtp-filter.upstream_tls_name = "${name}"`,
+  ].join('\n');
+}
+
 async function newestFile(folder: string): Promise<Buffer> {
   const [name = 'none'] = (await readdir(folder)).toSorted().toReversed();
   return await readFile(join(folder, name));
@@ -296,8 +302,23 @@ async function peakMiB(pid: number): Promise<number> {
 
 async function certify(key: string, certificate: string, name: string): Promise<void> {
   const made = await run('openssl', [
-    ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'],
-    ...['-keyout', key, '-out', certificate, '-subj', `/CN=${name}`, '-addext', `subjectAltName=DNS:${name}`],
+    'req',
+    '-x509',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:prime256v1',
+    '-nodes',
+    '-days',
+    '2',
+    '-keyout',
+    key,
+    '-out',
+    certificate,
+    '-subj',
+    `/CN=${name}`,
+    '-addext',
+    `subjectAltName=DNS:${name}`,
   ]);
   if (made.code !== 0) throw new Error(made.stderr);
 }

@@ -167,7 +167,7 @@ describeWithNeighbours('Redis, as it is run', () => {
   it('lists no more counters than so many, and counts the others', async () => {
     await using state = await open();
     const fill = `local later = redis.call('TIME')[1] * 1000 + 9e8
-      for i = 1, ${LISTED_COUNTERS} do redis.call('ZADD', KEYS[1], later, 'postern:limit:{l|' .. i .. '}') end`;
+      for i = 1, ${LISTED_COUNTERS} do redis.call('ZADD', KEYS[1], later, 'postern:limit:{' .. i .. '}l') end`;
     await server.command('EVAL', fill, '1', 'postern:limits');
     expect(await state.hit([hit()])).toMatchObject([{ used: 1 }]);
     expect(await server.command('ZCARD', 'postern:limits')).toEqual([String(LISTED_COUNTERS)]);

@@ -2,12 +2,13 @@ import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { dovecotLines, JUNK_SIEVE } from '../../src/cli/wire-dovecot.ts';
+import { dovecotLines, sieveText } from '../../src/cli/wire-dovecot.ts';
+import { sieveFiles } from '../../src/cli/wire-dovecot-sieve.ts';
 import { postfixLines } from '../../src/cli/wire-postfix.ts';
 import type { Config } from '../../src/config/config.ts';
 import { loadConfig } from '../../src/config/load.ts';
@@ -36,6 +37,7 @@ const FORMS = {
     'lmtp-filter.listen = "unix:/run/postern/lmtp"',
     'lmtp-filter.upstream_timeout = "520s"',
   ].join('\n'),
+  feedback: 'feedback.enabled = true\n[lmtp-filter]\nupstream = "127.0.0.1:24"\n',
   ipv6: 'policyd.listen = "[::1]:10040"\nlmtp-filter.listen = "[::1]:10024"\nlmtp-filter.upstream = "[::1]:24"\n',
 };
 
@@ -47,7 +49,7 @@ async function config(name: keyof typeof FORMS): Promise<Config> {
   return result.config;
 }
 
-const names = ['tcp', 'unix', 'ipv6'] as const satisfies readonly (keyof typeof FORMS)[];
+const names = ['tcp', 'unix', 'feedback', 'ipv6'] as const satisfies readonly (keyof typeof FORMS)[];
 const needs = (...programs: string[]): { title: string; missing: boolean } => {
   const absent = programs.filter((program) => !existsSync(program));
   return {
@@ -136,18 +138,25 @@ describe.skipIf(dovecot.missing)(`Dovecot takes the lines${dovecot.title}`, () =
 
 const sieve = needs(SIEVEC);
 describe.skipIf(sieve.missing)(`Pigeonhole takes the script${sieve.title}`, () => {
-  test('as it stands in the comment', async () => {
-    const lines = dovecotLines(await config('tcp')).split('\n');
-    const script = lines
-      .filter((line) => line.startsWith('#   '))
-      .map((line) => line.slice('#   '.length))
-      .join('\n');
-    expect(`${script}\n`).toBe(JUNK_SIEVE);
-    const path = join(folder, 'postern.sieve');
-    await writeFile(path, script);
+  test.each(['header', 'detail'] as const)('as they stand in the comment: %s', async (filing) => {
+    const on = await config('feedback');
+    const text = sieveText(on, filing);
+    const shown = Array.from(
+      text.matchAll(/^# ---- begin (\S+) ----\n((?:# {3}.*\n)+)# ---- end \1 ----$/gm),
+      ([, path = '', lines = '']) => ({ name: basename(path), content: lines.replaceAll(/^# {3}/gm, '') }),
+    );
+    expect(shown).toEqual(sieveFiles(on, filing));
+    expect(shown).toHaveLength(3);
     const dovecotConf = join(folder, 'sieve.conf');
-    await writeFile(dovecotConf, 'mail_home = /nonexistent\nssl = no\n');
-    await execute(SIEVEC, ['-c', dovecotConf, path, join(folder, 'postern.svbin')]);
-    expect((await readFile(join(folder, 'postern.svbin'))).length).toBeGreaterThan(0);
+    const plugins =
+      dovecotLines(on).match(/^ {2}sieve_(?:plugins|global_extensions|pipe_socket_dir) = .*$/gm) ?? [];
+    await writeFile(dovecotConf, `mail_home = /nonexistent\nssl = no\nplugin {\n${plugins.join('\n')}\n}\n`);
+    for (const { name, content } of shown) {
+      const path = join(folder, name);
+      await writeFile(path, content);
+      const compiled = path.replace(/sieve$/, 'svbin');
+      await execute(SIEVEC, ['-c', dovecotConf, path, compiled]);
+      expect((await readFile(compiled)).length).toBeGreaterThan(0);
+    }
   });
 });

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { z } from 'zod';
 
 import { startPostfix, type Postfix } from '../support/neighbours/postfix.ts';
 import { sendMail, SmtpClient } from '../support/neighbours/smtp-client.ts';
@@ -11,7 +12,8 @@ const ZEUS = 'zeus@olimpus.example';
 const THOR = 'thor@valhalla.example';
 const NO_DNS =
   '[checks]\nspf.enabled = false\ndkim.enabled = false\narc.enabled = false\ndmarc.enabled = false\n';
-const WORKERS = 'milter.workers = 2\nlmtp-filter.workers = 2\n';
+/** Which daemon has two workers. */
+type Shared = 'milter' | 'lmtp-filter';
 
 const MESSAGES = 120;
 const SENDERS = 6;
@@ -24,12 +26,16 @@ interface Rig extends AsyncDisposable {
   readonly sink: LmtpSink;
 }
 
-/** Postfix, our milter and our LMTP filter, each with two workers, and a sink in Dovecot's place. */
-async function startRig(unix = false): Promise<Rig> {
+/** Postfix, our daemons, one of them with two workers, and a sink in Dovecot's place. */
+async function startRig(shared: Shared, unix = false): Promise<Rig> {
   await using cleanup = new AsyncDisposableStack();
   const sink = cleanup.use(await LmtpSink.open());
   const postern = cleanup.use(
-    await preparePostern({ unix, upstream: `127.0.0.1:${sink.port}`, config: `${WORKERS}${NO_DNS}` }),
+    await preparePostern({
+      unix,
+      upstream: `127.0.0.1:${sink.port}`,
+      config: `${shared}.workers = 2\n${NO_DNS}`,
+    }),
   );
   const process = await postern.start();
   const postfix = cleanup.use(
@@ -37,7 +43,6 @@ async function startRig(unix = false): Promise<Rig> {
       hostname: 'mx.olimpus.example',
       domains: ['olimpus.example'],
       mailboxes: [ZEUS],
-      policyService: postern.address.policyd,
       smtpdMilters: postern.address.milter,
       milterDefaultAction: 'tempfail',
       virtualTransport: `postern:${postern.address['lmtp-filter']}`,
@@ -46,6 +51,8 @@ async function startRig(unix = false): Promise<Rig> {
   const stack = cleanup.move();
   return { postern, process, postfix, sink, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
+
+const READY = z.object({ daemon: z.string(), worker: z.int(), pid: z.int() });
 
 interface Worker {
   readonly pid: number;
@@ -57,11 +64,7 @@ function workers({ process }: Rig, daemon: string): Worker[] {
   const found = new Map<number, Worker>();
   for (const line of process.log.text().split('\n')) {
     if (!line.includes('"msg":"worker is ready"')) continue;
-    const {
-      daemon: whose,
-      worker,
-      pid,
-    } = JSON.parse(line) as { daemon: string; worker: number; pid: number };
+    const { daemon: whose, worker, pid } = READY.parse(JSON.parse(line));
     if (whose === daemon) found.set(worker, { pid, number: worker });
   }
   return [...found.values()];
@@ -113,7 +116,7 @@ describeWithNeighbours('several processes for one daemon', () => {
   test.for(['milter', 'lmtp-filter'] as const)(
     'kill -9 of a worker of %s while mail flows: none lost, the others go on, a new one takes its place, and it is counted',
     async (daemon) => {
-      await using rig = await startRig();
+      await using rig = await startRig(daemon);
       const [victim] = workers(rig, daemon);
       if (victim === undefined) throw new Error('there is no worker');
       const refusals = await sendAll(rig, (accepted) => {
@@ -131,13 +134,13 @@ describeWithNeighbours('several processes for one daemon', () => {
       expect(await metric(rig, `postern_worker_deaths_total{daemon="${daemon}"}`)).toBe(1);
       await expect.poll(() => metric(rig, `postern_workers{daemon="${daemon}"}`)).toBe(2);
       const now = workers(rig, daemon);
-      expect(now.map(({ number }) => number).toSorted()).toEqual([1, 2]);
+      expect(new Set(now.map(({ number }) => number))).toEqual(new Set([1, 2]));
       expect(now.map(({ pid }) => pid)).not.toContain(victim.pid);
     },
   );
 
   test('metrics of all are one, log lines name the worker, the record is whole; over unix sockets too', async () => {
-    await using rig = await startRig(true);
+    await using rig = await startRig('milter', true);
     expect(await sendAll(rig, () => {})).toEqual([]);
     await rig.postfix.waitForQueueEmpty(60_000);
     expect(subjects(rig)).toEqual(ALL);
@@ -170,13 +173,13 @@ describeWithNeighbours('several processes for one daemon', () => {
   });
 
   test('reload reaches all of them, and a stop lets open sessions end', async () => {
-    await using rig = await startRig();
-    await rig.postern.configure(`${WORKERS}milter.max_message_size = "2KiB"\n${NO_DNS}`);
+    await using rig = await startRig('milter');
+    await rig.postern.configure(`milter.workers = 2\nmilter.max_message_size = "2KiB"\n${NO_DNS}`);
     rig.process.signal('SIGHUP');
-    // The process itself, and two workers of each daemon.
+    // The process itself, and its workers.
     await expect
       .poll(() => rig.process.log.text().split('"msg":"reloaded"').length - 1, { timeout: 20_000 })
-      .toBe(5);
+      .toBe(3);
     const large = { from: THOR, to: [ZEUS], data: letter({}, `${'x'.repeat(70)}\r\n`.repeat(100)) };
     for (let session = 0; session < 4; session++) {
       expect((await sendMail({ port: rig.postfix.smtpPort, ...large })).end?.code).toBe(552);

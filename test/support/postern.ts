@@ -124,7 +124,8 @@ export async function preparePostern(options: PosternOptions = {}): Promise<Post
       const args = [MAIN, 'run', ...daemons, '--config', configFile, '--admin', `127.0.0.1:${adminPort}`];
       const child = startProcess(process.execPath, args, { name: 'postern', log, cwd: folder.path });
       running.add(child);
-      await child.waitForLine(/"msg":"ready"/);
+      // With workers it is several processes that start.
+      await child.waitForLine(/"msg":"ready"/, { deadlineMs: 60_000 });
       return {
         pid: child.pid,
         adminPort,

@@ -74,7 +74,7 @@ test('the recorded dialogues are there', () => {
 test.each(FILES.flatMap((name) => dialogues(name).map((segments, i) => [name, i + 1, segments] as const)))(
   '%s, dialogue %d: Postfix gets as many replies as it counts on, in the words of Dovecot',
   async (_, __, segments) => {
-    await using running = await startFilter();
+    await using running = await startFilter({ keys: 'full_mailbox_wait = "0s"' });
     running.dovecot.capabilities.push('SMTPUTF8');
     behaveAs(running.dovecot, segments);
     await using client = await LmtpTalk.open(running.target);

@@ -67,6 +67,15 @@ export class ImapClient implements AsyncDisposable {
     }
   }
 
+  /** Files a message there. RFC 3501 §6.3.11, RFC 7888. */
+  async append(folder: string, message: Uint8Array): Promise<void> {
+    const tag = this.#nextTag();
+    this.#connection.write(`${tag} APPEND ${quoted(folder)} {${message.length}+}\r\n`);
+    this.#connection.write(message);
+    const { ok, result } = await this.#finish(tag, '\r\n');
+    if (!ok) throw new Error(`IMAP: APPEND: ${result}`);
+  }
+
   /** Any other command without literals; the untagged responses, an error unless the answer is OK. */
   async command(line: string): Promise<Response[]> {
     const { ok, result, responses } = await this.#exchange(line);
@@ -79,9 +88,14 @@ export class ImapClient implements AsyncDisposable {
     await this.#connection[Symbol.asyncDispose]();
   }
 
-  async #exchange(line: string): Promise<{ ok: boolean; result: string; responses: Response[] }> {
+  #exchange(line: string): Promise<{ ok: boolean; result: string; responses: Response[] }> {
     const tag = this.#nextTag();
-    this.#connection.write(`${tag} ${line}\r\n`);
+    return this.#finish(tag, `${tag} ${line}\r\n`);
+  }
+
+  /** Sends the end of a command, and reads up to its answer. */
+  async #finish(tag: string, rest: string): Promise<{ ok: boolean; result: string; responses: Response[] }> {
+    this.#connection.write(rest);
     const responses: Response[] = [];
     for (;;) {
       const response = await this.#readResponse();

@@ -11,7 +11,9 @@ import { idsOf } from './users.ts';
 const ACCOUNT = { user: 'mysql', group: 'mysql' };
 
 /** A private MariaDB with tables in memory and on disk as it likes. Its root comes in over the unix socket. */
-export async function startMariadb(options: { readonly tls?: ServerCertificate } = {}): Promise<DatabaseServer> {
+export async function startMariadb(
+  options: { readonly tls?: ServerCertificate } = {},
+): Promise<DatabaseServer> {
   await using cleanup = new AsyncDisposableStack();
   const folder = cleanup.use(await privateFolder('mariadb'));
   const { uid, gid } = await idsOf(ACCOUNT.user);
@@ -43,7 +45,9 @@ export async function startMariadb(options: { readonly tls?: ServerCertificate }
       '--innodb-log-file-size=8M',
       '--innodb-flush-log-at-trx-commit=0',
       '--performance-schema=off',
-      ...(tls === undefined ? [] : [`--ssl-cert=${tls.certificate}`, `--ssl-key=${tls.key}`, `--ssl-ca=${tls.ca}`]),
+      ...(tls === undefined
+        ? []
+        : [`--ssl-cert=${tls.certificate}`, `--ssl-key=${tls.key}`, `--ssl-ca=${tls.ca}`]),
     ];
     const started = startProcess('/usr/sbin/mariadbd', args, { name: 'mariadbd', log, runAs: ACCOUNT });
     await started.waitForLine(/ready for connections\./, { after, deadlineMs: 60_000 });
@@ -57,7 +61,13 @@ export async function startMariadb(options: { readonly tls?: ServerCertificate }
     port,
     socketPath,
     async sql(text, database = '') {
-      const args = ['--no-defaults', `--socket=${socketPath}`, '--user=root', '--batch', '--skip-column-names'];
+      const args = [
+        '--no-defaults',
+        `--socket=${socketPath}`,
+        '--user=root',
+        '--batch',
+        '--skip-column-names',
+      ];
       const result = await run('mariadb', [...args, ...(database === '' ? [] : [database])], { input: text });
       if (result.code !== 0) throw new Error(`mariadb: ${result.stderr}`);
       return result.stdout;

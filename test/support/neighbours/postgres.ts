@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { chown, mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
@@ -13,7 +14,9 @@ const ACCOUNT = { user: 'postgres', group: 'postgres' };
 const VERSIONS = '/usr/lib/postgresql';
 
 /** A private PostgreSQL that need not survive anything. Over TCP it asks for passwords; its administrator comes in over the unix socket. */
-export async function startPostgres(options: { readonly tls?: ServerCertificate } = {}): Promise<DatabaseServer> {
+export async function startPostgres(
+  options: { readonly tls?: ServerCertificate } = {},
+): Promise<DatabaseServer> {
   await using cleanup = new AsyncDisposableStack();
   const folder = cleanup.use(await privateFolder('postgres'));
   const programs = await newestPrograms();
@@ -26,7 +29,18 @@ export async function startPostgres(options: { readonly tls?: ServerCertificate 
 
   const made = await run(
     join(programs, 'initdb'),
-    ['-D', data, '-U', 'postgres', '--auth-local=trust', '--auth-host=scram-sha-256', '-E', 'UTF8', '--locale=C', '-N'],
+    [
+      '-D',
+      data,
+      '-U',
+      'postgres',
+      '--auth-local=trust',
+      '--auth-host=scram-sha-256',
+      '-E',
+      'UTF8',
+      '--locale=C',
+      '-N',
+    ],
     { runAs: ACCOUNT, deadlineMs: 120_000 },
   );
   if (made.code !== 0) throw new Error(`initdb: ${made.stdout}${made.stderr}`);
@@ -44,7 +58,10 @@ export async function startPostgres(options: { readonly tls?: ServerCertificate 
     ];
     const args = ['-D', data, ...settings.flatMap((setting) => ['-c', setting])];
     const started = startProcess(join(programs, 'postgres'), args, { name: 'postgres', log, runAs: ACCOUNT });
-    await started.waitForLine(/database system is ready to accept connections/, { after, deadlineMs: 60_000 });
+    await started.waitForLine(/database system is ready to accept connections/, {
+      after,
+      deadlineMs: 60_000,
+    });
     return started;
   };
   let server = await start(0);
@@ -55,7 +72,19 @@ export async function startPostgres(options: { readonly tls?: ServerCertificate 
     port,
     socketPath: join(base, `.s.PGSQL.${port}`),
     async sql(text, database = 'postgres') {
-      const args = ['-h', base, '-p', String(port), '-U', 'postgres', '-d', database, '-v', 'ON_ERROR_STOP=1', '-qAt'];
+      const args = [
+        '-h',
+        base,
+        '-p',
+        String(port),
+        '-U',
+        'postgres',
+        '-d',
+        database,
+        '-v',
+        'ON_ERROR_STOP=1',
+        '-qAt',
+      ];
       const result = await run(join(programs, 'psql'), args, { input: text, cwd: '/' });
       if (result.code !== 0) throw new Error(`psql: ${result.stderr}`);
       return result.stdout;
@@ -66,16 +95,18 @@ export async function startPostgres(options: { readonly tls?: ServerCertificate 
       log.reopen();
       server = await start(after);
     },
-    // Each connection has a process of its own, in the group of the first.
-    freeze: () => signalGroup(server.pid, 'SIGSTOP'),
-    thaw: () => signalGroup(server.pid, 'SIGCONT'),
+    freeze: () => signalFamily(server.pid, 'SIGSTOP'),
+    thaw: () => signalFamily(server.pid, 'SIGCONT'),
     log: () => server.output(),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
 
-function signalGroup(leader: number, signal: NodeJS.Signals): void {
-  process.kill(-leader, signal);
+/** The server first, then the processes of its connections, each of which leads a group of its own. */
+function signalFamily(leader: number, signal: NodeJS.Signals): void {
+  process.kill(leader, signal);
+  const children = readFileSync(`/proc/${leader}/task/${leader}/children`, 'latin1');
+  for (const child of children.split(' ').map(Number).filter(Boolean)) process.kill(child, signal);
 }
 
 async function newestPrograms(): Promise<string> {

@@ -63,8 +63,7 @@ export async function startRedis(options: RedisServerOptions = {}): Promise<Redi
 
   async function command(...words: readonly string[]): Promise<string[]> {
     await using connection = await Connection.open({ path: socketPath });
-    const parts = words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`);
-    connection.write(`*${words.length}\r\n${parts.join('')}`);
+    writeCommand(connection, words);
     return await readReply(connection);
   }
 
@@ -89,8 +88,13 @@ export async function startRedis(options: RedisServerOptions = {}): Promise<Redi
   };
 }
 
+export function writeCommand(connection: Connection, words: readonly string[]): void {
+  const parts = words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`);
+  connection.write(`*${words.length}\r\n${parts.join('')}`);
+}
+
 /** RESP2, as far as a test asks: an array becomes its elements, a text its lines, nil no line. */
-async function readReply(connection: Connection): Promise<string[]> {
+export async function readReply(connection: Connection): Promise<string[]> {
   const line = (await connection.readLine()).toString();
   const rest = line.slice(1);
   switch (line.slice(0, 1)) {

@@ -17,7 +17,10 @@ export interface SlapdOptions {
   readonly tls?: ServerCertificate;
 }
 
-export interface Slapd extends Pick<DatabaseServer, 'port' | 'socketPath' | 'kill' | 'restart' | 'freeze' | 'thaw' | 'log'>, AsyncDisposable {
+export interface Slapd
+  extends
+    Pick<DatabaseServer, 'port' | 'socketPath' | 'kill' | 'restart' | 'freeze' | 'thaw' | 'log'>,
+    AsyncDisposable {
   /** For ldaps; 0 without `tls`. */
   readonly securePort: number;
 }
@@ -45,7 +48,11 @@ export async function startSlapd(options: SlapdOptions): Promise<Slapd> {
     'moduleload back_mdb',
     ...(tls === undefined
       ? []
-      : [`TLSCertificateFile ${tls.certificate}`, `TLSCertificateKeyFile ${tls.key}`, `TLSCACertificateFile ${tls.ca}`]),
+      : [
+          `TLSCertificateFile ${tls.certificate}`,
+          `TLSCertificateKeyFile ${tls.key}`,
+          `TLSCACertificateFile ${tls.ca}`,
+        ]),
     'database mdb',
     `suffix "${suffix}"`,
     `rootdn "cn=admin,${suffix}"`,
@@ -55,7 +62,11 @@ export async function startSlapd(options: SlapdOptions): Promise<Slapd> {
     'access to * by anonymous auth by * none',
   ];
   await writeFile(config, `${lines.join('\n')}\n`);
-  const added = await run('/usr/sbin/slapadd', ['-f', config], { input: options.entries, runAs: ACCOUNT, deadlineMs: 60_000 });
+  const added = await run('/usr/sbin/slapadd', ['-f', config], {
+    input: options.entries,
+    runAs: ACCOUNT,
+    deadlineMs: 60_000,
+  });
   if (added.code !== 0) throw new Error(`slapadd: ${added.stderr}`);
 
   const log = new LineLog('slapd');

@@ -15,8 +15,14 @@ const DEFAULT_LOCAL_CF = ['required_hits 5', 'report_safe 0', 'rewrite_header Su
 export interface SpamdOptions {
   /** Further lines of local.cf. */
   readonly localCf?: readonly string[];
+  /** Otherwise a free one. */
+  readonly port?: number;
   /** Children that scan at the same time. */
   readonly children?: number;
+  /** A folder for each user, with his own Bayes database: `bayesPath` says where. */
+  readonly perUser?: true;
+  /** Without --allow-tell: nobody can teach it. */
+  readonly refusesTell?: true;
 }
 
 export interface Spamd extends AsyncDisposable {
@@ -37,14 +43,14 @@ export interface Spamd extends AsyncDisposable {
 export async function startSpamd(options: SpamdOptions = {}): Promise<Spamd> {
   await using cleanup = new AsyncDisposableStack();
   const folder = cleanup.use(await privateFolder('spamd'));
-  const port = await freePort();
+  const port = options.port ?? (await freePort());
   const site = folder.join('site');
   const home = folder.join('home');
   const sockets = folder.join('sockets');
   await mkdir(site);
   await writeSite(site, [
     ...DEFAULT_LOCAL_CF,
-    `bayes_path ${folder.join('home', 'bayes')}`,
+    ...(options.perUser === true ? [] : [`bayes_path ${folder.join('home', 'bayes')}`]),
     ...(options.localCf ?? []),
   ]);
   const owner = await idsOf(USER);
@@ -55,7 +61,10 @@ export async function startSpamd(options: SpamdOptions = {}): Promise<Spamd> {
 
   const children = options.children ?? 2;
   const socketPath = join(sockets, 'spamd.sock');
-  const flags = ['--local', '--nouser-config', '--allow-tell', '--syslog', 'stderr', '--socketmode', '0666'];
+  const flags = ['--local', '--nouser-config', '--syslog', 'stderr', '--socketmode', '0666'];
+  if (options.refusesTell !== true) flags.push('--allow-tell');
+  if (options.perUser === true)
+    flags.push('--create-prefs', `--username=${USER}`, `--virtual-config-dir=${home}/%d/%l`);
   const folders = ['--siteconfigpath', site, '--helper-home-dir', home];
   const listeners = ['--listen', `127.0.0.1:${port}`, '--listen', socketPath];
   const processes = ['--max-children', String(children), '--min-children', '1', '--max-spare', '1'];

@@ -3,7 +3,14 @@ import { connect, createServer, type Socket } from 'node:net';
 /**
  * What becomes of a connection: passed on; never answered; answered with these words, whatever is said; closed at once. `refuse`: nobody listens.
  */
-export type Conduct = 'pass' | 'hang' | 'refuse' | 'close' | { readonly say: string };
+export type Conduct =
+  | 'pass'
+  | 'hang'
+  | 'refuse'
+  | 'close'
+  | { readonly say: string }
+  /** Passed on, what the server says so many milliseconds late. */
+  | { readonly lateMs: number };
 
 /** Stands between a client and a server on a loopback port, and can behave badly. */
 export interface GoBetween extends AsyncDisposable {
@@ -28,6 +35,13 @@ export async function startGoBetween(target: number): Promise<GoBetween> {
       socket.on('close', () => onward.destroy());
       onward.on('close', () => socket.destroy());
       socket.pipe(onward).pipe(socket);
+    } else if (typeof conduct === 'object' && 'lateMs' in conduct) {
+      const { lateMs } = conduct;
+      const onward = keep(connect(target, '127.0.0.1'));
+      socket.on('close', () => onward.destroy());
+      onward.on('close', () => socket.destroy());
+      socket.pipe(onward);
+      onward.on('data', (chunk: Buffer) => void setTimeout(() => socket.write(chunk), lateMs).unref());
     } else if (typeof conduct === 'object') {
       const { say } = conduct;
       socket.once('data', () => socket.end(say));

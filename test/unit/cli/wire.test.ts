@@ -4,7 +4,9 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { dovecotLines } from '../../../src/cli/wire-dovecot.ts';
+import { dovecotLines, sieveText } from '../../../src/cli/wire-dovecot.ts';
+import { sieveFiles } from '../../../src/cli/wire-dovecot-sieve.ts';
+import { wire } from '../../../src/cli/wire.ts';
 import { postfixLines } from '../../../src/cli/wire-postfix.ts';
 import type { Config } from '../../../src/config/config.ts';
 import { loadConfig } from '../../../src/config/load.ts';
@@ -135,5 +137,76 @@ describe('Dovecot', () => {
       '  }',
       '}',
     ]);
+  });
+});
+
+describe('junk and feedback', () => {
+  test('off: no line of imapsieve, one script', async () => {
+    const off = await config('');
+    expect(settings(dovecotLines(off)).join('\n')).not.toContain('imapsieve');
+    expect(sieveFiles(off, 'header').map(({ name }) => name)).toEqual(['postern.sieve']);
+    expect(sieveFiles(off, 'folder')).toEqual([]);
+    expect(sieveText(off, 'folder')).toBe('');
+  });
+
+  test('on: into the folder, out of it, and the socket as Dovecot finds it', async () => {
+    const on = await config(
+      '[feedback]\nenabled = true\nlisten = "unix:/run/postern/learn/mail"\njunk = "INBOX.Spam"\ntrash = ["Bin"]\n',
+    );
+    const lines = settings(dovecotLines(on, 'header', '/sieve'));
+    expect(lines.slice(lines.indexOf('protocol imap {'))).toEqual([
+      'protocol imap {',
+      '  mail_plugins = $mail_plugins imap_sieve',
+      '}',
+      'plugin {',
+      '  sieve_plugins = sieve_imapsieve sieve_extprograms',
+      '  sieve_global_extensions = +vnd.dovecot.pipe +vnd.dovecot.environment',
+      '  sieve_pipe_socket_dir = ../postern/learn',
+      '  imapsieve_mailbox1_name = INBOX.Spam',
+      '  imapsieve_mailbox1_causes = COPY APPEND',
+      '  imapsieve_mailbox1_before = file:/sieve/postern-spam.sieve',
+      '  imapsieve_mailbox2_name = *',
+      '  imapsieve_mailbox2_from = INBOX.Spam',
+      '  imapsieve_mailbox2_causes = COPY',
+      '  imapsieve_mailbox2_before = file:/sieve/postern-ham.sieve',
+      '}',
+    ]);
+    const [junk, spam, ham] = sieveFiles(on, 'detail').map(({ content }) => content);
+    expect(junk).toContain('envelope :detail :is "to" "INBOX.Spam"');
+    expect(junk).toContain('fileinto :create "INBOX.Spam";');
+    expect(spam).toContain('pipe :copy "mail" ["spam"];');
+    expect(ham).toContain('"imap.mailbox" ["Bin", "INBOX.Spam"]');
+  });
+
+  test('every script is shown between lines that name it', async () => {
+    const text = sieveText(await config('feedback.enabled = true'), 'header');
+    const names = Array.from(
+      text.matchAll(/^# ---- (begin|end) (\S+) ----$/gm),
+      ([, edge, path]) => `${edge} ${path}`,
+    );
+    expect(names).toEqual(
+      ['postern', 'postern-spam', 'postern-ham'].flatMap((name) =>
+        ['begin', 'end'].map((edge) => `${edge} /etc/dovecot/sieve/${name}.sieve`),
+      ),
+    );
+    expect(settings(text)).toEqual([]);
+  });
+
+  test.each([
+    ['feedback.listen = "127.0.0.1:99"'],
+    ['feedback.listen = "unix:/run/postern/a b"'],
+    ['feedback.junk = "Ju\\"nk"'],
+    ['feedback.junk = "${HOME}"'],
+    ['feedback.trash = []'],
+  ])('refused: %s', async (line) => {
+    await expect(config(line)).rejects.toThrow('feedback');
+  });
+
+  test.each([
+    [['dovecot', '--filing', 'elsewhere'], '--filing elsewhere'],
+    [['postfix', '--filing', 'header'], 'for dovecot'],
+    [['postfix', '--write', '/tmp'], 'for dovecot'],
+  ])('refused: wire %j', async (args, why) => {
+    await expect(wire(args)).rejects.toThrow(why);
   });
 });

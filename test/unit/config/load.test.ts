@@ -57,7 +57,15 @@ test('without a file, the defaults hold', async () => {
   expect(config.path).toBeNull();
   expect(config.file.site.hostname.split('.')[0]).toBe(hostname().split('.')[0]);
   expect(config.authservId).toBe(config.file.site.hostname);
-  expect(config.checks.map(({ name }) => name)).toEqual(['spf', 'virus', 'dkim', 'arc', 'dmarc', 'spam']);
+  expect(config.checks.map(({ name }) => name)).toEqual([
+    'spf',
+    'virus',
+    'content',
+    'dkim',
+    'arc',
+    'dmarc',
+    'spam',
+  ]);
   expect(config.policy.site.thresholds).toEqual({ tag: 5, junk: null, reject: null });
   expect(config.policy.site.subjectTag).toBe('[SPAM]');
   expect(config.policy.site.unavailable.get('spf')).toEqual({ action: { kind: 'defer' }, mode: 'enforce' });
@@ -254,6 +262,7 @@ describe('checks', () => {
   test('are left out when they are switched off', async () => {
     expect((await loaded('[checks.spf]\nenabled = false\n')).checks.map(({ name }) => name)).toEqual([
       'virus',
+      'content',
       'dkim',
       'arc',
       'dmarc',

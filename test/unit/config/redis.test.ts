@@ -30,7 +30,7 @@ async function load(lines: readonly string[]): Promise<LoadResult> {
 test('no Redis unless there is an address, and then no file of it is read', async () => {
   const result = await load(['password_file = "absent"', 'tls_ca_file = "absent"']);
   expect(result.ok && result.config.file.state.redis).toMatchObject({ address: null, timeout: 250 });
-  expect(result.ok && result.config.redis).toEqual({ password: null, ca: null });
+  expect(result.ok && result.config.redis).toEqual({ password: null, sentinelPassword: null, ca: null });
 });
 
 test('everything that can be said', async () => {
@@ -47,6 +47,11 @@ test('everything that can be said', async () => {
   if (!result.ok) throw new Error(result.problems.map(formatProblem).join('\n'));
   expect(result.config.file.state.redis).toEqual({
     address: { kind: 'tcp', host: 'redis.example.org', port: 6380 },
+    addresses: [],
+    cluster: false,
+    sentinels: [],
+    master: null,
+    sentinel_password_file: null,
     username: 'postern',
     password_file: 'redis.password',
     database: 3,
@@ -57,6 +62,27 @@ test('everything that can be said', async () => {
   });
   expect(result.config.redis.password).toBe('open sesame');
   expect(result.config.redis.ca).toContain('BEGIN CERTIFICATE');
+});
+
+test('a Cluster, and Sentinels with a password of their own', async () => {
+  const cluster = await load(['addresses = ["192.0.2.1:7000", "[2001:db8::1]:7000"]', 'cluster = true']);
+  expect(cluster.ok && cluster.config.file.state.redis).toMatchObject({
+    cluster: true,
+    addresses: [
+      { host: '192.0.2.1', port: 7000 },
+      { host: '2001:db8::1', port: 7000 },
+    ],
+  });
+  const watched = await load([
+    'sentinels = ["192.0.2.1:26379"]',
+    'master = "mail"',
+    'sentinel_password_file = "redis.password"',
+  ]);
+  expect(watched.ok && watched.config.file.state.redis).toMatchObject({ master: 'mail' });
+  expect(watched.ok && watched.config.redis).toMatchObject({
+    sentinelPassword: 'open sesame',
+    password: null,
+  });
 });
 
 describe('mistakes', () => {
@@ -74,6 +100,14 @@ describe('mistakes', () => {
     [[ADDRESS, 'tls = true', 'tls_ca_file = "absent"'], /^4:\d+ state\.redis\.tls_ca_file: .*does not exist/],
     [[ADDRESS, 'tls = true', 'tls_ca_file = "redis.password"'], /^4:\d+ .*holds no certificate/],
     [[ADDRESS, 'prefix = "{mail}:"'], /^3:\d+ state\.redis\.prefix: .*without \{ and \}/],
+    [[ADDRESS, 'addresses = ["127.0.0.1:1"]', 'cluster = true'], /^3:\d+ .*addresses: .*set one of them/],
+    [['addresses = ["127.0.0.1:1"]'], /^2:\d+ state\.redis\.addresses: .*set cluster = true/],
+    [['addresses = ["unix:/a"]', 'cluster = true'], /^2:\d+ .*addresses: .*expected "host:port"/],
+    [['cluster = true'], /^2:\d+ state\.redis\.cluster: .*without a node/],
+    [[ADDRESS, 'cluster = true', 'database = 1'], /^4:\d+ state\.redis\.database: .*one database/],
+    [['sentinels = ["127.0.0.1:1"]'], /^2:\d+ state\.redis\.sentinels: .*set master/],
+    [[ADDRESS, 'sentinels = ["127.0.0.1:1"]', 'master = "m"'], /^3:\d+ .*sentinels: .*and an address/],
+    [[ADDRESS, 'master = "m"'], /^3:\d+ state\.redis\.master: .*set sentinels/],
     [[ADDRESS, 'database = -1'], /^3:\d+ state\.redis\.database: /],
     [[ADDRESS, 'timeout = "0s"'], /^3:\d+ state\.redis\.timeout: .*above "0s"/],
   ])('%j', async (lines, says) => {

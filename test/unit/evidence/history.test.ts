@@ -23,6 +23,20 @@ describe('one decision', () => {
     ]);
   });
 
+  test('says what users said, in one decision and once in a journey', () => {
+    const labels = [
+      { message: 'a', user: 'zeus\u001b[2J', label: 'spam', time: MORNING },
+      { message: 'a', user: '', label: 'ham', time: MORNING },
+    ] as const;
+    const shownLabels = [
+      '  label: spam, says zeus{1b}[2J (2026-11-21T09:00:00.000Z)',
+      '  label: ham, says the operator (2026-11-21T09:00:00.000Z)',
+    ];
+    expect(describeDecision(decision({ labels }), false).slice(2)).toEqual(shownLabels);
+    const journey = describeJourney([decision({ labels }), decision({ labels, daemon: 'lmtp-filter' })]);
+    expect(journey.filter((line) => line.includes('label'))).toEqual(shownLabels);
+  });
+
   test('leaves out what is not known, and shows the null path', () => {
     const bare = decision({ queueId: null, client: '', helo: null, sender: '', recipients: [] });
     expect(describeDecision(bare, false)).toEqual([

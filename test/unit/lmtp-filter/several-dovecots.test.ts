@@ -47,10 +47,8 @@ test('each mailbox has one Dovecot, whatever the order they are named in, and al
 test('when one is taken away, no mailbox of another moves', () => {
   const before = placed([1, 2, 3]);
   const after = placed([1, 3]);
-  for (const [mailbox, name] of before) {
-    if (name === '192.0.2.1:2') expect(after.get(mailbox)).not.toBe(name);
-    else expect(after.get(mailbox)).toBe(name);
-  }
+  const moved = Array.from(before).filter(([mailbox, name]) => after.get(mailbox) !== name);
+  expect(moved).toEqual(Array.from(before).filter(([, name]) => name === '192.0.2.1:2'));
 });
 
 /** Aliases by address; what is not one is a mailbox of its own. */
@@ -134,7 +132,7 @@ test('an alias and a subaddress go where the mailbox is', async () => {
     'u7@olimpus.local',
   ]);
   expect(replies.map((reply) => reply.slice(0, 3))).toEqual(['250', '250', '250']);
-  expect(pair.dovecots.map(({ mails }) => mails.length).toSorted()).toEqual([0, 1]);
+  expect(pair.dovecots.map(({ mails }) => mails.length).toSorted((a, b) => a - b)).toEqual([0, 1]);
 });
 
 test('one Dovecot that is away keeps nobody else’s mail, and nobody stands in for it', async () => {

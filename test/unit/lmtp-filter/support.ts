@@ -141,6 +141,7 @@ function testStore(): TestStore {
           )
           .toReversed(),
       ),
+    label: unused,
     expire: unused,
   };
   return store;

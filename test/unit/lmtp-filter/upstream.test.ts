@@ -188,7 +188,7 @@ test('while the server is not to be had, one attempt at a time is made, and all 
     if (dovecot.connections === 2) asked.resolve();
     return { after: 'hang' };
   };
-  const { pool, health } = poolFor(dovecot.port, 200);
+  const { pool, health } = poolFor(dovecot.port, 1000);
   await expect(pool.begin(() => [MAIL])).rejects.toMatchObject({ failure: 'timeout' });
   const waiting = [1, 2, 3].map(() => pool.begin(() => [MAIL]));
   await asked.promise;

@@ -172,6 +172,7 @@ function testStore(): TestStore {
     keptFacts: notAsked,
     flush: () => Promise.resolve(),
     history: notAsked,
+    label: notAsked,
     expire: notAsked,
   };
   return store;

@@ -139,6 +139,7 @@ function testStore(): TestStore {
     record: (decision) => void decisions.push(decision),
     flush: () => Promise.resolve(),
     history: unasked,
+    label: unasked,
     expire: unasked,
   };
 }

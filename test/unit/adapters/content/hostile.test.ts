@@ -41,7 +41,7 @@ const deep = (levels: number): Buffer => {
   return octets;
 };
 
-const parts = (count: number): Buffer => mixed(Array.from({ length: count }, () => entity({}, 'x')));
+const manyParts = (count: number): Buffer => mixed(Array.from({ length: count }, () => entity({}, 'x')));
 
 const part = (length: number): Buffer => {
   const rest = length - 'X: \r\n\r\n'.length;
@@ -91,6 +91,11 @@ describe('takes no longer than its size allows', () => {
         { 'Content-Type': 'text/plain; charset=utf-8' },
         Buffer.from(`a${'\u0301\u0327'.repeat(MIB / 2)}`),
       ),
+    'marks that pile up between invisible characters': () =>
+      entity(
+        { 'Content-Type': 'text/plain; charset=utf-8' },
+        Buffer.from(`a${'\u0301\u200b\u0327'.repeat(MIB / 2)}`),
+      ),
     'UTF-7': () => entity({ 'Content-Type': 'text/plain; charset=utf-7' }, '+AHQ'.repeat(MIB)),
     'what a pattern likes least': () => entity({}, `${'a'.repeat(2 * MIB)}!`),
     'PDF marks in an archive': () =>
@@ -122,8 +127,8 @@ describe('takes no longer than its size allows', () => {
 
 describe('limits', () => {
   test('so many parts, and one more', () => {
-    expect(examine(parts(PART_LIMIT - 1)).unparsable).toEqual([]);
-    expect(examine(parts(PART_LIMIT)).unparsable).toEqual([`more than ${PART_LIMIT} parts`]);
+    expect(examine(manyParts(PART_LIMIT - 1)).unparsable).toEqual([]);
+    expect(examine(manyParts(PART_LIMIT)).unparsable).toEqual([`more than ${PART_LIMIT} parts`]);
   });
 
   test('what lies beyond them is looked at as it stands', () => {
