@@ -38,7 +38,6 @@ spamd.enabled = false
 clamd.enabled = false
 quarantine.where = "folder"
 rules."spf.fail" = "quarantine"
-checks.content.rule = [{ name = "words", words = ["nectar"], action = "ignore" }]
 [[signing.key]]
 domain = "rsa.example"
 selector = "bench"

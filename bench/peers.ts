@@ -188,7 +188,7 @@ function spf(): Peer {
 }
 
 /** Over a process and all that descend from it. */
-function sum(pid: number, of: (pid: number) => number): number {
+export function sum(pid: number, of: (pid: number) => number): number {
   return tree(pid).reduce((total, each) => {
     try {
       return total + of(each);
@@ -216,7 +216,7 @@ function tree(root: number): number[] {
 }
 
 /** Ends what this bench has started, by its ids. */
-async function endTree(root: number): Promise<void> {
+export async function endTree(root: number): Promise<void> {
   const pids = tree(root);
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
     for (const pid of pids) {
@@ -251,7 +251,7 @@ async function answering(port: number): Promise<void> {
   );
 }
 
-async function eventually<T>(look: () => Promise<T | null>): Promise<T> {
+export async function eventually<T>(look: () => Promise<T | null>): Promise<T> {
   for (let waited = 0; waited < UP_MS; waited += 100) {
     const found = await look().catch(() => null);
     if (found !== null) return found;

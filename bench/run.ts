@@ -1,6 +1,7 @@
 // `npm run bench`: what one request or message costs each daemon. JSON lines on standard output, a table on standard error.
 //   npm run bench -- [--quick] [--only TEXT] [--profile FOLDER] [--peers]
-// --only: rows whose name has this in it. --profile: a .cpuprofile of each daemon. --peers: policyd alone, beside Debian's policy servers (Debian 12 and root).
+// --only: rows whose name has this in it. --profile: a .cpuprofile of each daemon. --peers: policyd beside Debian's policy servers, and the milter
+// beside Debian's milters (Debian 12 and root).
 import { spawnSync } from 'node:child_process';
 import { writeFile, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -12,6 +13,7 @@ import { LmtpClient } from '../test/support/players/lmtp-client.ts';
 import { MilterClient, type MilterMail } from '../test/support/players/milter-client.ts';
 import { freePort } from '../test/support/neighbours/ports.ts';
 import { content, ed25519Pair, rsaPair, sample, sealed, signed, type Sample } from './corpus.ts';
+import { benchMilterPeers, milterTable, type MilterMeasured } from './milter-peers.ts';
 import { benchPeers, comparison } from './peers.ts';
 import { policyTable } from './policy-table.ts';
 import { benchPolicyd, type Measured } from './policyd.ts';
@@ -240,11 +242,21 @@ try {
   await benchPolicyd({ folder, dnsPort: dns.port, requests: REQUESTS, only, profile, told });
   if (options.peers) await benchPeers({ dnsPort: dns.port, requests: REQUESTS, only, told });
   const main = join(import.meta.dirname, '../dist/cli/main.js');
+  const milters: MilterMeasured[] = [];
+  if (options.peers) {
+    const seconds = options.quick ? 1 : 5;
+    const toldOf = (measured: MilterMeasured): void => {
+      console.log(JSON.stringify(measured));
+      milters.push(measured);
+    };
+    await benchMilterPeers({ dnsPort: dns.port, rsa, main, seconds, only, told: toldOf });
+  }
   const scoring = { folder, dnsPort: dns.port, messages: 6000 * SCALE, only, profile, main };
   for (const scored of options.peers ? [] : await benchScoring(scoring)) console.log(JSON.stringify(scored));
   const results = options.peers ? [] : await benchMail();
   if (policies.length > 0) console.error(policyTable(policies));
   if (options.peers) console.error(comparison(policies));
+  if (milters.length > 0) console.error(milterTable(milters));
   if (results.length > 0) console.error(mailTable(results));
 } finally {
   await rm(folder, { recursive: true, force: true });

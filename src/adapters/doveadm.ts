@@ -54,7 +54,9 @@ const ENTRY = z.looseObject({
 const QUOTA_ANSWER = answerOf(z.array(ENTRY));
 const USER_ANSWER = answerOf(z.record(z.string(), z.record(z.string(), z.string())));
 
-const TAG = 'postern';
+/** Comes back with the answer: one for each kind of question. */
+const QUOTA_TAG = 'quota';
+const USER_TAG = 'user';
 const KIB = 1024;
 
 /** Dovecot's doveadm over HTTP. */
@@ -82,7 +84,7 @@ export class Doveadm implements Disposable {
    */
   async quota(user: string): Promise<readonly QuotaRoot[] | null> {
     const name = Buffer.from(user, 'latin1').toString('utf8');
-    return await this.#asked(['quotaGet', { user: name }, TAG], rootsOf);
+    return await this.#asked(['quotaGet', { user: name }, QUOTA_TAG], rootsOf);
   }
 
   /**
@@ -95,7 +97,7 @@ export class Doveadm implements Disposable {
     // To doveadm these make a pattern, which would find other users.
     if (/[*?]/.test(user)) return null;
     const name = Buffer.from(user, 'latin1').toString('utf8');
-    return await this.#asked(['user', { userMask: [name] }, TAG], (text) => fieldsOf(text, name));
+    return await this.#asked(['user', { userMask: [name] }, USER_TAG], (text) => fieldsOf(text, name));
   }
 
   [Symbol.dispose](): void {
@@ -179,7 +181,7 @@ function rootsOf(text: string): readonly QuotaRoot[] | null {
   const answer = QUOTA_ANSWER.safeParse(json(text));
   if (!answer.success) throw new NeighbourError('it answered nonsense');
   const [[kind, content, tag]] = answer.data;
-  if (tag !== TAG) throw new NeighbourError('it answered another question');
+  if (tag !== QUOTA_TAG) throw new NeighbourError('it answered another question');
   if (kind === 'error') return noUser(content);
   // Both are KiB, rounded up (quota.c quota_get_resource): what is used is never more than told here.
   return content
@@ -195,7 +197,7 @@ function fieldsOf(text: string, name: string): ReadonlyMap<string, string> | nul
   const answer = USER_ANSWER.safeParse(json(text));
   if (!answer.success) throw new NeighbourError('it answered nonsense');
   const [[kind, content, tag]] = answer.data;
-  if (tag !== TAG) throw new NeighbourError('it answered another question');
+  if (tag !== USER_TAG) throw new NeighbourError('it answered another question');
   if (kind === 'error') return noUser(content);
   const fields = content[name];
   if (fields === undefined) throw new NeighbourError('it answered about somebody else');

@@ -48,6 +48,8 @@ export class LessonFolder implements LessonQueue {
   /** Octets of each file, as far as known: another process may have written some. */
   readonly #sizes = new Map<string, number>();
   #total = 0;
+  /** Names that changed since the folder began to be looked through: what was found of them is old. */
+  readonly #changed = new Set<string>();
 
   private constructor(folder: string, options: LessonFolderOptions) {
     this.#folder = folder;
@@ -163,20 +165,23 @@ export class LessonFolder implements LessonQueue {
 
   /** Names of what waits, the oldest first. */
   async #look(): Promise<string[]> {
+    this.#changed.clear();
     const found: { name: string; time: number }[] = [];
     for (const name of await readdir(this.#folder)) {
       if (!WAITING.test(name)) continue;
       try {
         const { mtimeMs, size } = await stat(join(this.#folder, name));
         found.push({ name, time: mtimeMs });
-        this.#note(name, Math.max(LEAST_SIZE, size));
+        if (!this.#changed.has(name)) this.#set(name, Math.max(LEAST_SIZE, size));
       } catch (error) {
         // Another process has dropped it.
         if (!isAbsent(error)) throw error;
       }
     }
     const there = new Set(found.map(({ name }) => name));
-    for (const name of this.#sizes.keys()) if (!there.has(name)) this.#forget(name);
+    for (const name of this.#sizes.keys()) {
+      if (!there.has(name) && !this.#changed.has(name)) this.#set(name, null);
+    }
     return found.toSorted((a, b) => a.time - b.time).map(({ name }) => name);
   }
 
@@ -185,13 +190,19 @@ export class LessonFolder implements LessonQueue {
   }
 
   #note(name: string, size: number): void {
-    this.#total += size - (this.#sizes.get(name) ?? 0);
-    this.#sizes.set(name, size);
+    this.#changed.add(name);
+    this.#set(name, size);
   }
 
   #forget(name: string): void {
-    this.#total -= this.#sizes.get(name) ?? 0;
-    this.#sizes.delete(name);
+    this.#changed.add(name);
+    this.#set(name, null);
+  }
+
+  #set(name: string, size: number | null): void {
+    this.#total += (size ?? 0) - (this.#sizes.get(name) ?? 0);
+    if (size === null) this.#sizes.delete(name);
+    else this.#sizes.set(name, size);
   }
 }
 

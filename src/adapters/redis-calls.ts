@@ -1,6 +1,9 @@
 import { createHash } from 'node:crypto';
 
-import type { NeighbourError } from '../ports/neighbour-error.ts';
+import { NeighbourError } from '../ports/neighbour-error.ts';
+
+/** There was no connection: Redis has certainly not done it. */
+export class NotSent extends NeighbourError {}
 
 /** A script as Redis knows it: by the digest of its text. */
 export interface Script {

@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis';
 
 import { NeighbourError } from '../ports/neighbour-error.ts';
-import type { RedisCalls, Script } from './redis-calls.ts';
+import { NotSent, type RedisCalls, type Script } from './redis-calls.ts';
 import type { Node } from './redis-slots.ts';
 
 /** One server, or the one that Sentinels call the master. */
@@ -42,6 +42,7 @@ export interface RedisEvents {
 }
 
 /** ioredis's own words, which it gives no code or class. */
+const NO_CONNECTION = 'no connection: ';
 const TIMED_OUT = 'Command timed out';
 const CONNECT_TIMEOUT_MS = 1000;
 const LONGEST_BACKOFF_MS = 2000;
@@ -266,7 +267,11 @@ export class RedisClient implements RedisCalls {
     // A server that was the master and is a replica now: who is the master is asked anew.
     if (error.message === TIMED_OUT || error.message.startsWith('READONLY ')) this.#giveUp(why);
     const [, kind, host = '', port] = /^(MOVED|ASK) \d+ (.*):(\d+)$/.exec(error.message) ?? [];
-    if (kind === undefined) return new NeighbourError(message, { cause });
+    if (kind === undefined) {
+      return why.startsWith(NO_CONNECTION)
+        ? new NotSent(message, { cause })
+        : new NeighbourError(message, { cause });
+    }
     const node = { host, port: Number(port) };
     return new Redirected(message, kind === 'ASK' ? 'ask' : 'moved', node, { cause });
   }
@@ -286,7 +291,7 @@ export class RedisClient implements RedisCalls {
     if (error.message === TIMED_OUT) return `no answer within ${this.#timeoutMs} ms`;
     if (error.name === 'MaxRetriesPerRequestError') return `connection lost before the answer: ${this.#why}`;
     if (error.message.startsWith("Stream isn't writeable") || error.message === 'Connection is closed.') {
-      return `no connection: ${this.#why}`;
+      return `${NO_CONNECTION}${this.#why}`;
     }
     return error.message;
   }

@@ -1,5 +1,5 @@
 import { NeighbourError } from '../ports/neighbour-error.ts';
-import type { RedisCalls, Script } from './redis-calls.ts';
+import { NotSent, type RedisCalls, type Script } from './redis-calls.ts';
 import {
   FAILOVER_BACKOFF_MS,
   Redirected,
@@ -114,7 +114,8 @@ export class RedisCluster implements RedisCalls {
     const name = this.#map.masters[slot];
     if (name !== undefined) return this.#link(name);
     this.#search();
-    throw this.#error(this.#map.nodes.size === 0 ? `no connection: ${this.#why}` : `nobody has slot ${slot}`);
+    const why = this.#map.nodes.size === 0 ? `no connection: ${this.#why}` : `nobody has slot ${slot}`;
+    throw new NotSent(`redis ${this.#where}`, { cause: new Error(why) });
   }
 
   #link(name: string): RedisClient {

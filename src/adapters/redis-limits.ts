@@ -3,6 +3,8 @@ import { numberIn, picked, script, together, type RedisCalls } from './redis-cal
 
 /** Counters that can be listed, and forgotten as a group: those that last longest from now on. Others count all the same. */
 export const LISTED_COUNTERS = 100_000;
+/** Longer than anybody tries to add the same again. */
+const ADDED_KNOWN_MS = 3_600_000;
 /** Counters that one call reads or forgets: a few milliseconds of Redis. */
 const PAGE = 1000;
 
@@ -160,6 +162,19 @@ tidy()
 return table.concat(answers, ' ')
 `);
 
+/** KEYS: a counter, the name of what is added, and the index, where there is one. ARGV: a text as for HIT, how long the name is known. */
+const ADD = script(`${COUNT}${KEEP}
+index = KEYS[3]
+if redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[3]) then
+  local hit = asked(ARGV[2])
+  local c = held(KEYS[1]) or {algorithm = hit.algorithm, period = hit.period, start = now, current = 0, previous = 0, over = 0}
+  fit(c, hit)
+  c.current, c.time = c.current + hit.cost, now
+  keep(KEYS[1], c)
+  tidy()
+end
+`);
+
 /** KEYS: counters. Answers one text for each, empty for those that are back to nothing. */
 const TELL = script(`${COUNT}
 local answers = {}
@@ -212,6 +227,14 @@ export class RedisLimits {
     if (hits.length === 0) return;
     const groups = together(this.#client, hits, (hit) => this.#key(hit.limit, hit.key));
     await Promise.all(groups.map((group) => this.#giveBack(picked(hits, group))));
+  }
+
+  /** Counts what was let through elsewhere: once, however often it is asked with the same name. */
+  async add(name: string, hit: Hit): Promise<void> {
+    const key = this.#key(hit.limit, hit.key);
+    const added = `${this.#client.prefix}added:{${hit.key}}${name}`;
+    const keys = [key, added, ...(this.#client.cluster ? [] : [this.#index])];
+    await this.#client.run(ADD, keys, [written(hit), `${ADDED_KNOWN_MS}`]);
   }
 
   /** One script. */

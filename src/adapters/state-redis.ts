@@ -1,8 +1,9 @@
 import type { Sighting, SightingResult, Standing, Tally } from '../ports/accounts.ts';
 import type { Correspondence, GreylistAnswer, GreylistTimes, Triplet } from '../ports/greylist.ts';
-import type { Counter, CounterFilter, Hit, HitResult } from '../ports/limits.ts';
+import type { Counter, CounterFilter, Hit, HitResult, LimitState } from '../ports/limits.ts';
 import type { Claim, ClaimResult, Reservation } from '../ports/quota.ts';
 import type { State } from '../ports/state.ts';
+import { LimitsWhenLost } from './limits-when-lost.ts';
 import { RedisAccounts } from './redis-accounts.ts';
 import type { RedisCalls } from './redis-calls.ts';
 import { RedisClient, type RedisEvents, type RedisOptions } from './redis-client.ts';
@@ -13,27 +14,34 @@ import { RedisReservations } from './redis-reservations.ts';
 
 /**
  * The state in Redis, shared by all hosts. Does not fail when Redis is not there: `events` tell so, calls reject until it is, and it is looked for
- * until then.
+ * until then. `whenLost`: whether limits fail then as all else does, or are kept to by each host alone.
  */
 export async function openRedisState(
   options: RedisOptions | ClusterOptions,
   events: RedisEvents,
+  whenLost: 'rule' | 'local' = 'rule',
 ): Promise<State & AsyncDisposable> {
   const client = 'seeds' in options ? new RedisCluster(options, events) : new RedisClient(options, events);
   await client.start();
-  return new RedisState(client);
+  if (whenLost === 'rule') return new RedisState(client, null);
+  const now = (): number => performance.now() + (options.offset?.() ?? 0);
+  const local = new LimitsWhenLost(new RedisLimits(client), client, now);
+  await local.beat();
+  return new RedisState(client, local);
 }
 
 class RedisState implements State, AsyncDisposable {
   readonly #client: RedisCalls;
-  readonly #limits: RedisLimits;
+  readonly #limits: LimitState;
+  readonly #local: LimitsWhenLost | null;
   readonly #greylist: RedisGreylist;
   readonly #reservations: RedisReservations;
   readonly #accounts: RedisAccounts;
 
-  constructor(client: RedisCalls) {
+  constructor(client: RedisCalls, local: LimitsWhenLost | null) {
     this.#client = client;
-    this.#limits = new RedisLimits(client);
+    this.#local = local;
+    this.#limits = local ?? new RedisLimits(client);
     this.#greylist = new RedisGreylist(client);
     this.#reservations = new RedisReservations(client);
     this.#accounts = new RedisAccounts(client);
@@ -111,7 +119,8 @@ class RedisState implements State, AsyncDisposable {
     return this.#accounts.standings();
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#client[Symbol.asyncDispose]();
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#local?.[Symbol.asyncDispose]();
+    await this.#client[Symbol.asyncDispose]();
   }
 }

@@ -35,7 +35,7 @@ export async function openSiteState(config: Config, { log, registry }: Telemetry
           failed: (error) => log.error({ why: error.message }, 'the state could not be tidied'),
           troubled: seldom((error) => log.error({ why: error.message }, 'the state could not be used')),
         })
-      : await openRedis(redis, link);
+      : await openRedis(redis, link, config.file.state.when_lost);
   return {
     state,
     get neighbours() {
@@ -118,7 +118,11 @@ function redisOptions({ file, redis }: Config): RedisOptions | ClusterOptions | 
 }
 
 /** Loaded only where it is used: ioredis is the largest package that a process may need. */
-async function openRedis(options: RedisOptions | ClusterOptions, events: RedisEvents): Promise<OpenState> {
+async function openRedis(
+  options: RedisOptions | ClusterOptions,
+  events: RedisEvents,
+  whenLost: 'rule' | 'local' = 'rule',
+): Promise<OpenState> {
   const { openRedisState } = await import('../adapters/state-redis.ts');
-  return openRedisState(options, events);
+  return openRedisState(options, events, whenLost);
 }

@@ -50,7 +50,7 @@ export function settle(running: Config, next: Config, daemons: readonly DaemonNa
     daemons.includes(name) ? keep(name, WORKER_KEYS, was[name], is[name]) : is[name];
   const file = Object.freeze({
     ...is,
-    state: keep('state', ['folder', 'redis'], was.state, is.state),
+    state: keep('state', ['folder', 'when_lost', 'redis'], was.state, is.state),
     policyd: daemons.includes('policyd') ? keep('policyd', SOCKET_KEYS, was.policyd, is.policyd) : is.policyd,
     logins: daemons.includes('policyd')
       ? keep('logins', ['enabled', ...SOCKET_KEYS], was.logins, is.logins)

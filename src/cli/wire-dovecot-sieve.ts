@@ -23,7 +23,7 @@ const BASE_DIR = '/run/dovecot';
  * The script that files what Postern has marked: by its score, or by a rule for another finding. Postern takes both fields away
  * from mail that brings its own.
  */
-export function filingScript(junk: string, filing: Exclude<Filing, 'folder'>): SieveFile {
+function filingScript(junk: string, filing: Exclude<Filing, 'folder'>): SieveFile {
   const detail = filing === 'detail';
   const extensions = ['fileinto', 'mailbox', ...(detail ? ['envelope', 'subaddress'] : [])];
   const tests = [
@@ -41,7 +41,7 @@ if anyof (${tests.join(', ')}) {
 }
 
 /** The scripts that are run when a user moves mail. Dovecot tells the program who that is. */
-export function feedbackScripts({ file }: Config): readonly SieveFile[] {
+function feedbackScripts({ file }: Config): readonly SieveFile[] {
   const { junk, trash, listen } = file.feedback;
   const program = basename(listen.path);
   const elsewhere = [...trash, junk].map((folder) => `"${folder}"`).join(', ');

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 
 import { z } from 'zod';
 
+import { isIpAddress } from '../checks/networks.ts';
 import { duration } from '../checks/options.ts';
 import { shown } from './errors.ts';
 import { readSmallFile } from './files.ts';
@@ -350,6 +351,15 @@ export async function readDirectoryFiles(
       say('sql', 'address', 'without a database', 'add database = "…" to [directory.sql]');
     if (sql.tls && sql.address.kind === 'unix')
       say('sql', 'tls', 'a unix socket is not encrypted', 'expected false, or "host:port" as the address');
+    // mysql2 compares the certificate with a name only: in place of an address it would take one for "localhost".
+    const { address, server } = sql;
+    if (sql.tls && server === 'mariadb' && address.kind === 'tcp' && isIpAddress(address.host))
+      say(
+        'sql',
+        'tls',
+        'the certificate can be compared with a name only',
+        'expected a host name in address',
+      );
   }
   if (sql.file !== undefined && sql.server !== 'sqlite')
     say('sql', 'file', 'only SQLite is in a file', 'set server = "sqlite", or address in place of file');

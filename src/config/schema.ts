@@ -229,6 +229,12 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
             'Folder of the SQLite store and of spool files; made when missing. Under systemd the default is $STATE_DIRECTORY.',
           ),
         history_age: duration().prefault('30d').describe('Decisions older than this are removed.'),
+        when_lost: z
+          .enum(['rule', 'local'])
+          .default('rule')
+          .describe(
+            'What becomes of limits while Redis can\'t be reached: "rule": as [unavailable] says; "local": each host keeps to its part of them.',
+          ),
         redis,
       })
       .prefault({})

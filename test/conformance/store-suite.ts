@@ -390,10 +390,7 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
         decision({ trace: 'milter-1' }),
         decision({ trace: 'milter-2', messageId: '<2@x>' }),
       );
-      expect(await other.history({ limit: 10 })).toEqual([
-        expect.not.objectContaining({ labels: expect.anything() }),
-        expect.not.objectContaining({ labels: expect.anything() }),
-      ]);
+      expect((await other.history({ limit: 10 })).map((one) => 'labels' in one)).toEqual([false, false]);
       const byId = { message: '<2@x>', user: '', label: 'ham', time: MORNING } as const;
       await store.label(label);
       await store.label(byId);

@@ -33,7 +33,7 @@ let folder: PrivateFolder;
 let slapd: Slapd;
 
 function ldap(more: string, address = `127.0.0.1:${slapd.port}`): string {
-    return `[directory.ldap]
+  return `[directory.ldap]
 address = "${address}"
 bind_dn = "cn=admin,${PEOPLE_SUFFIX}"
 password_file = "password"

@@ -67,6 +67,13 @@ describeWithNeighbours('Postfix, with users and aliases in MariaDB', () => {
     );
     expect(await codeFor(HERA, 'queen@olimpus.example')).toBe('250 2.1.5');
     expect(await codeFor(ZEUS, 'queen@olimpus.example')).toBe('553 5.7.1');
+    const shown = await site.postern.command('directory', 'info@olimpus.example');
+    expect(shown).toMatchObject({ code: 0, stderr: '' });
+    expect(shown.stdout).toContain(`mail goes to   ${ZEUS}, ${HERA}`);
+    const checked = await site.postern.command('check');
+    expect(checked.code).toBe(0);
+    const said = [shown, checked].map(({ stdout, stderr }) => stdout + stderr).join('');
+    expect(said + site.policyd.log.text() + (await site.policyd.metrics())).not.toContain(SECRET);
     // Frozen: what it can't be asked is deferred, in time.
     maria.freeze();
     expect(await codeFor(ZEUS, HERA)).toMatch(/^4/);

@@ -1,10 +1,15 @@
+import { chown } from 'node:fs/promises';
+
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { causedBy, mailboxes, openDirectoryOf, SECRET, UNKNOWN } from '../support/directory.ts';
-import type { DatabaseServer } from '../support/neighbours/database.ts';
+import { makeCertificate } from '../support/neighbours/certificate.ts';
+import type { DatabaseServer, ServerCertificate } from '../support/neighbours/database.ts';
+import { privateFolder, type PrivateFolder } from '../support/neighbours/folder.ts';
 import { startMariadb } from '../support/neighbours/mariadb.ts';
 import { startPostgres } from '../support/neighbours/postgres.ts';
+import { idsOf } from '../support/neighbours/users.ts';
 import { FORWARDINGS, readerFor, VIRTUAL } from '../support/seed-tables.ts';
 import { describeWithNeighbours } from '../support/with-neighbours.ts';
 
@@ -30,16 +35,25 @@ const ATTACKS = [
   `\u02bc OR 1=1`,
 ];
 
+let tls: Readonly<Record<'mariadb' | 'postgresql', PrivateFolder>>;
 let maria: DatabaseServer;
 let postgres: DatabaseServer;
+
+/** The server reads its key as its own user, and nobody else may. */
+async function certificateFor(folder: PrivateFolder, user: string): Promise<ServerCertificate> {
+  const certificate = await makeCertificate(folder, 'localhost');
+  const { uid, gid } = await idsOf(user);
+  await chown(certificate.key, uid, gid);
+  return certificate;
+}
 
 function targets(most: number): string {
   return `alias = ["SELECT i || '@valhalla.example' FROM generate_series(1, ${most}) i WHERE :address = 'list@olimpus.example'"]`;
 }
 
 function sql(server: 'mariadb' | 'postgresql', database: string, more: string): string {
-    const { port } = server === 'mariadb' ? maria : postgres;
-    return `[directory.sql]
+  const { port } = server === 'mariadb' ? maria : postgres;
+  return `[directory.sql]
 server = "${server}"
 address = "127.0.0.1:${port}"
 database = "${database}"
@@ -51,7 +65,11 @@ ${more}
 
 describeWithNeighbours('databases', () => {
   beforeAll(async () => {
-    [maria, postgres] = await Promise.all([startMariadb(), startPostgres()]);
+    tls = { mariadb: await privateFolder('mariadb-tls'), postgresql: await privateFolder('postgresql-tls') };
+    [maria, postgres] = await Promise.all([
+      startMariadb({ tls: await certificateFor(tls.mariadb, 'mysql') }),
+      startPostgres({ tls: await certificateFor(tls.postgresql, 'postgres') }),
+    ]);
     for (const [name, tables, readable] of [
       ['forwardings', FORWARDINGS, ['domains', 'forwardings', 'users (email)']],
       [
@@ -68,6 +86,7 @@ describeWithNeighbours('databases', () => {
 
   afterAll(async () => {
     await Promise.all([maria[Symbol.asyncDispose](), postgres[Symbol.asyncDispose]()]);
+    for (const folder of Object.values(tls)) await folder[Symbol.asyncDispose]();
   });
 
   test('the tables domains, forwardings and users', async () => {
@@ -197,6 +216,45 @@ mailbox = ["SELECT :address"]
 timeout = "10s"`,
     );
     expect(await other.destination(HERA)).toEqual(mailboxes(HERA));
+  });
+
+  test.each(['mariadb', 'postgresql'] as const)('encrypted: %s', async (server) => {
+    const queries = `mailbox_domain = ["SELECT 1 WHERE :domain = 'olimpus.example'"]\nmailbox = ["SELECT :address"]\ntls = true`;
+    const trusted = `${queries}\ntls_ca_file = "${tls[server].join('ca.pem')}"`;
+    const database = server === 'mariadb' ? 'virt' : 'postgres';
+    const byName = (more: string): string => sql(server, database, more).replace('127.0.0.1', 'localhost');
+    await using directory = await openDirectoryOf(byName(trusted));
+    expect(await directory.destination(HERA)).toEqual(mailboxes(HERA));
+    // From nobody we trust.
+    await using stranger = await openDirectoryOf(byName(queries));
+    await expect(stranger.destination(HERA)).rejects.toSatisfy(causedBy(/certificate/));
+  });
+
+  test('a certificate for another name', async () => {
+    await using folder = await privateFolder('other-tls');
+    const other = await makeCertificate(folder, 'mysql.olimpus.example');
+    await chown(other.key, (await idsOf('mysql')).uid, -1);
+    await using elsewhere = await startMariadb({ tls: other });
+    const more = `layout = "virtual"\ntls = true\ntls_ca_file = "${other.ca}"`;
+    await using wary = await openDirectoryOf(
+      sql('mariadb', 'virt', more).replace(/127.0.0.1:\d+/, `localhost:${elsewhere.port}`),
+    );
+    await expect(wary.destination(HERA)).rejects.toSatisfy(causedBy(/altnames/));
+    const numeric = `mailbox_domain = ["SELECT 1 WHERE :domain <> ''"]\ntls = true\ntls_ca_file = "${tls.postgresql.join('ca.pem')}"`;
+    await using numbered = await openDirectoryOf(sql('postgresql', 'postgres', numeric));
+    await expect(numbered.destination(HERA)).rejects.toSatisfy(causedBy(/altnames/));
+  });
+
+  test('a password that the server does not take is told without being shown', async () => {
+    for (const server of ['mariadb', 'postgresql'] as const) {
+      await using directory = await openDirectoryOf(
+        sql(server, 'virt', 'layout = "virtual"'),
+        'the wrong fleece',
+      );
+      await expect(directory.destination(HERA)).rejects.toSatisfy(causedBy(/denied|authentication failed/));
+      expect(directory.lines.join('')).toContain('"state":"not there"');
+      expect(directory.lines.join('') + (await directory.metrics())).not.toContain('wrong fleece');
+    }
   });
 
   test('a query that the server does not understand is told, and costs no connection', async () => {

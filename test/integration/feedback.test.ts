@@ -121,7 +121,7 @@ const COUNTS = String.raw`
 async function bayes(spamd: Spamd, user: string): Promise<{ spam: number; ham: number } | null> {
   const [local = '', domain = ''] = user.split('@');
   const folder = join(spamd.folder, 'home', domain, local);
-  const files = await readdir(folder).catch(() => []);
+  const files = await readdir(folder).catch((): string[] => []);
   if (!files.includes('bayes_toks')) return null;
   const { stdout } = await run('perl', ['-MDB_File', '-MFcntl', '-e', COUNTS, join(folder, 'bayes_toks')]);
   const [spam, ham] = stdout.split(' ').map(Number);

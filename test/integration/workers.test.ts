@@ -132,7 +132,9 @@ describeWithNeighbours('several processes for one daemon', () => {
       expect(refusals.length).toBeLessThanOrEqual(SENDERS);
       await rig.process.waitForLog(/"msg":"worker died"/);
       expect(await metric(rig, `postern_worker_deaths_total{daemon="${daemon}"}`)).toBe(1);
-      await expect.poll(() => metric(rig, `postern_workers{daemon="${daemon}"}`)).toBe(2);
+      await expect
+        .poll(() => metric(rig, `postern_workers{daemon="${daemon}"}`), { timeout: 30_000 })
+        .toBe(2);
       const now = workers(rig, daemon);
       expect(new Set(now.map(({ number }) => number))).toEqual(new Set([1, 2]));
       expect(now.map(({ pid }) => pid)).not.toContain(victim.pid);

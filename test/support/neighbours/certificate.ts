@@ -25,12 +25,19 @@ export async function makeCertificate(folder: PrivateFolder, name: string): Prom
   await openssl([
     ...newKey,
     '-subj',
-      `/CN=${name}`,
-      '-addext',
-      `subjectAltName=DNS:${name}`,
-      '-addext',
-      'basicConstraints=critical,CA:FALSE',
-    '-CA', ca, '-CAkey', caKey, '-keyout', key, '-out', certificate,
+    `/CN=${name}`,
+    '-addext',
+    `subjectAltName=DNS:${name}`,
+    '-addext',
+    'basicConstraints=critical,CA:FALSE',
+    '-CA',
+    ca,
+    '-CAkey',
+    caKey,
+    '-keyout',
+    key,
+    '-out',
+    certificate,
   ]);
   for (const path of [ca, certificate]) await chmod(path, 0o644);
   return { certificate, key, ca };

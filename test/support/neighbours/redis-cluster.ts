@@ -28,6 +28,7 @@ export async function startRedisCluster(): Promise<RedisClusterServers> {
       config: [
         'cluster-enabled yes',
         `cluster-port ${bus}`,
+        'cluster-require-full-coverage no',
         `cluster-node-timeout ${NODE_TIMEOUT_MS}`,
         'repl-diskless-sync-delay 0',
         'repl-ping-replica-period 1',

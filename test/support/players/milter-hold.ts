@@ -18,7 +18,7 @@ const TEXT = Buffer.from(
 
 /**
  * As many connections as asked for, each with one message that is there but for its end; then all ends at once, as Postfix's cleanup
- * processes would. Gives the last letter of each answer.
+ * processes would. Gives the last letter of each answer. When `held` fails all hang up.
  */
 export async function holdMessages(
   { port, connections, size, direction }: HeldMessages,
@@ -29,13 +29,13 @@ export async function holdMessages(
       const socket = await dial({ port });
       const inbox = new Inbox(socket);
       const next = async (): Promise<string> => {
-        const packet = await inbox.next((bytes) => {
+        const code = await inbox.next((bytes) => {
           if (bytes.length < 5) return null;
           const used = 4 + bytes.readUInt32BE(0);
           return bytes.length < used ? null : { value: bytes.toString('latin1', 4, 5), used };
         });
-        if (packet === null) throw new Error('the milter closed the connection');
-        return packet;
+        if (code === null) throw new Error('the milter closed the connection');
+        return code;
       };
       const write = async (bytes: Uint8Array): Promise<void> => {
         if (!socket.write(bytes)) await new Promise<void>((resolve) => socket.once('drain', resolve));
@@ -66,7 +66,12 @@ export async function holdMessages(
       return { socket, next };
     }),
   );
-  await held();
+  try {
+    await held();
+  } catch (error) {
+    for (const { socket } of peers) socket.destroy();
+    throw error;
+  }
   const verdicts = await Promise.all(
     peers.map(async ({ socket, next }) => {
       socket.write(packet('E'));

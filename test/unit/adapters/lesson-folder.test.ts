@@ -119,6 +119,19 @@ test('room is counted while many come at once', async () => {
   expect(await folder.waiting()).toHaveLength(3);
 });
 
+test('what comes and goes while the folder is looked through is counted right', async () => {
+  const { folder } = await open();
+  await Promise.all(Array.from({ length: 50 }, (_, user) => folder.add({ ...LESSON, user: `a${user}` })));
+  const [first = ''] = await folder.waiting();
+  await Promise.all([
+    folder.waiting(),
+    folder.take(first),
+    ...Array.from({ length: 50 }, (_, user) => folder.add({ ...LESSON, user: `b${user}` })),
+  ]);
+  expect(folder.count).toBe(99);
+  expect(folder.octets).toBe(99 * 4096);
+});
+
 test('a folder that is gone fails, and takes no room', async () => {
   const { folder } = await open();
   await rename(join(root, 'lessons'), join(root, 'elsewhere'));

@@ -15,8 +15,8 @@ test('a user keeps so many labels, the newest; others lose none by it', () => {
   database.exec(`WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ${LABELS_PER_USER - 1})
     INSERT INTO label SELECT 'm' || i, 'zeus', 'spam', i FROM n`);
   table.write({ message: 'm', user: 'hera', label: 'ham', time: 0 });
-  const write = (count: number): void => {
-    for (let index = 0; index < count; index++) {
+  const write = (times: number): void => {
+    for (let index = 0; index < times; index++) {
       table.write({ message: 'the same', user: 'zeus', label: 'spam', time: LABELS_PER_USER + index });
     }
   };

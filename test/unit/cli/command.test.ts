@@ -75,7 +75,7 @@ describe('help and version', () => {
 test.each([
   [
     [],
-    'which command? There are run, check, wire, import, history, limits, logins, quota, sender, quarantine and keys',
+    'which command? There are run, check, wire, import, history, learn, limits, logins, quota, directory, sender, quarantine and keys',
     'postern --help',
   ],
   [['chekc'], 'there is no command "chekc"; did you mean "check"?', 'postern --help'],

@@ -34,20 +34,20 @@ describe('the command line', () => {
   });
 });
 
-describe('who learns', () => {
-  async function configOf(lines: string): Promise<Config> {
-    const folder = await mkdtemp(join(tmpdir(), 'postern-learn-'));
-    try {
-      const path = join(folder, 'postern.toml');
-      await writeFile(path, lines);
-      const result = await loadConfig(path);
-      if (!result.ok) throw new Error(JSON.stringify(result.problems));
-      return result.config;
-    } finally {
-      await rm(folder, { recursive: true });
-    }
+async function configOf(lines: string): Promise<Config> {
+  const folder = await mkdtemp(join(tmpdir(), 'postern-learn-'));
+  try {
+    const path = join(folder, 'postern.toml');
+    await writeFile(path, lines);
+    const result = await loadConfig(path);
+    if (!result.ok) throw new Error(JSON.stringify(result.problems));
+    return result.config;
+  } finally {
+    await rm(folder, { recursive: true });
   }
+}
 
+describe('who learns', () => {
   test.each([
     ['', 'Zeus@Example.org', null],
     ['checks.spam.default_user = "site"', 'zeus@example.org', 'site'],

@@ -28,7 +28,12 @@ test('what was settled at the start keeps its value and is named; the rest is ta
     authservId: 'new.example',
     file: {
       ...file,
-      state: { folder: '/elsewhere', history_age: 1000, redis: { ...file.state.redis, prefix: 'other:' } },
+      state: {
+        folder: '/elsewhere',
+        history_age: 1000,
+        when_lost: 'local',
+        redis: { ...file.state.redis, prefix: 'other:' },
+      },
       policyd: { ...file.policyd, listen: { kind: 'unix', path: '/p' }, mode: 0o600, deadline: 1 },
       milter: { ...file.milter, max_connections: 1, group: '5' },
       admin: { ...file.admin, listen: { kind: 'unix', path: '/a' } },
@@ -38,6 +43,7 @@ test('what was settled at the start keeps its value and is named; the rest is ta
   const { config, waiting } = settle(running, next, ALL);
   expect(waiting).toEqual([
     'state.folder',
+    'state.when_lost',
     'state.redis',
     'policyd.listen',
     'policyd.mode',
@@ -64,5 +70,16 @@ test('a daemon that does not run here has nothing to wait for', async () => {
     ...running,
     file: { ...running.file, milter: { ...running.file.milter, max_connections: 1 } },
   };
+  expect(settle(running, next, ['policyd']).waiting).toEqual([]);
+});
+
+test('where feedback is taken is settled in the process of lmtp-filter; what is done with it is not', async () => {
+  const running = await defaults();
+  const { file } = running;
+  const feedback = { ...file.feedback, enabled: true, mode: 0o600, max_size: 2048, max_waiting: 2 ** 20 };
+  const next: Config = { ...running, file: { ...file, feedback } };
+  const { config, waiting } = settle(running, next, ['lmtp-filter']);
+  expect(waiting).toEqual(['feedback.enabled', 'feedback.mode']);
+  expect(config.file.feedback).toEqual({ ...file.feedback, max_size: 2048, max_waiting: 2 ** 20 });
   expect(settle(running, next, ['policyd']).waiting).toEqual([]);
 });

@@ -140,6 +140,10 @@ base = "ou=lists,dc=example,dc=org"
       '2:11: directory.sql.address: without a database; add database = "…" to [directory.sql]',
     ],
     [
+      `${SQL}\ntls = true`,
+      '5:7: directory.sql.tls: the certificate can be compared with a name only; expected a host name in address',
+    ],
+    [
       '[directory.sql]\nserver = "sqlite"\naddress = "127.0.0.1:3306"\nlayout = "virtual"',
       '3:11: directory.sql.address: SQLite has no address; expected file = "…" in place of it',
     ],

@@ -45,6 +45,12 @@ afterEach(async () => {
   await rm(folder, { recursive: true });
 });
 
+/** A request whose head has so many octets, up to its empty line. */
+function padded(length: number): string {
+  const rest = HEAD.replace('-\n', 'env_X=-\n-\n');
+  return rest.replace('env_X=', `env_X=${'x'.repeat(length + 2 - rest.length)}`);
+}
+
 async function dial(): Promise<Socket> {
   const socket = connect({ path: join(folder, 'feedback'), allowHalfOpen: true });
   await once(socket, 'connect');
@@ -80,7 +86,7 @@ describe('a message', () => {
   });
 
   test('is the same however it is cut', async () => {
-    expect(await ask(...`${HEAD}Subject: x\n\nbody`)).toBe('+\n');
+    expect(await ask(...Array.from(`${HEAD}Subject: x\n\nbody`))).toBe('+\n');
     expect(taken.map(({ octets }) => String(octets))).toEqual(['Subject: x\n\nbody']);
   });
 
@@ -112,10 +118,6 @@ describe('what is no message', () => {
   });
 
   test('the longest head, and one octet more', async () => {
-    const padded = (length: number): string => {
-      const rest = HEAD.replace('-\n', 'env_X=-\n-\n');
-      return rest.replace('env_X=', `env_X=${'x'.repeat(length + 2 - rest.length)}`);
-    };
     expect(await ask(padded(SCRIPT_HEAD_LIMIT))).toBe('+\n');
     expect(await ask(padded(SCRIPT_HEAD_LIMIT + 1))).toBe('-\n');
     expect(faults).toEqual(['protocol']);

@@ -44,7 +44,7 @@ beforeEach(async () => {
     taught.push(`${label} ${message}`);
     return Promise.resolve('learned');
   };
-  const pupil: SpamTeacher = { teach: (lesson, signal) => teach(lesson, signal) };
+  const pupil: SpamTeacher = { teach: (given, signal) => teach(given, signal) };
   const clock = { now: () => now };
   teacher = new Teacher({ queue: lessons, pupil: () => pupil, clock, metrics, log });
 });

@@ -60,6 +60,7 @@ async function startRig(count: number, ...args: readonly string[]): Promise<Rig>
 
 class Client implements Disposable {
   readonly socket: Socket;
+  readonly connected: Promise<void>;
   readonly closed: Promise<void>;
   #text = '';
   #wake = (): void => {};
@@ -67,6 +68,7 @@ class Client implements Disposable {
   constructor({ listener }: Rig) {
     this.socket = connect({ host: '127.0.0.1', port: listener.port ?? 0 });
     this.socket.on('error', () => this.socket.destroy());
+    this.connected = new Promise((resolve) => this.socket.once('connect', () => resolve()));
     this.closed = new Promise((resolve) => this.socket.once('close', () => resolve()));
     this.socket.on('data', (chunk: Buffer) => {
       this.#text += chunk.toString('latin1');
@@ -137,11 +139,7 @@ test('connections on their way to a worker that dies go to one that lives', asyn
   // It takes nothing any more: one of these is being handed over, the others wait for that.
   const clients = Array.from({ length: 4 }, () => new Client(rig));
   const answers = Promise.all(clients.map((client) => client.say('hail')));
-  await Promise.all(
-    clients.map(({ socket }) =>
-      socket.connecting ? new Promise((resolve) => socket.once('connect', resolve)) : null,
-    ),
-  );
+  await Promise.all(clients.map(({ connected }) => connected));
   rig.children[0]?.kill('SIGKILL');
   await first.closed;
   expect(await answers).toEqual(['1: hail', '1: hail', '1: hail', '1: hail']);
