@@ -381,7 +381,7 @@ const MILTERS: readonly Milter[] = [
         ],
         { cwd: data, runAs: { user: '_rspamd', group: '_rspamd' } },
       );
-      await started.waitForLine(/starting rspamd_proxy process/, { deadlineMs: STUCK_MS });
+      await started.waitForLine(/controller worker is unconfigured/, { deadlineMs: STUCK_MS });
       return started.pid;
     },
   },
@@ -390,17 +390,10 @@ const MILTERS: readonly Milter[] = [
     tasks: ['score'],
     adds: { score: /^X-Spam-Status:/m },
     async start({ folder, spamdPort }, _, target) {
-      const args = ['-p', sendmailForm(target), '-P', folder.join('pid'), '-f'];
-      // In the foreground it stays without -f; what follows -- is for spamc.
-      const own = args.filter((word) => word !== '-f');
-      const started = startProcess('/usr/sbin/spamass-milter', [
-        ...own,
-        '--',
-        '-d',
-        '127.0.0.1',
-        '-p',
-        String(spamdPort),
-      ]);
+      // What follows -- is for spamc, which it starts for each message.
+      const spamc = ['--', '-d', '127.0.0.1', '-p', String(spamdPort)];
+      const args = ['-p', sendmailForm(target), '-P', folder.join('pid'), ...spamc];
+      const started = startProcess('/usr/sbin/spamass-milter', args);
       await Promise.resolve();
       return started.pid;
     },

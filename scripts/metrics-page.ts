@@ -16,6 +16,7 @@ import { loginsMetrics } from '../src/policyd/logins-metrics.ts';
 import { policydMetrics } from '../src/policyd/metrics.ts';
 import { outcomeObserver, processMetrics, reloadMetrics } from '../src/runtime/metrics.ts';
 import { openLog } from '../src/runtime/telemetry.ts';
+import { workerMetrics } from '../src/runtime/worker-pool.ts';
 
 /** What prom-client's metrics know of themselves. */
 const METRIC = z.object({
@@ -43,6 +44,7 @@ export async function metricsPage(): Promise<string> {
   quarantineMetrics(registry);
   keyMetrics(registry);
   publicationMetrics(registry);
+  workerMetrics(registry);
   reloadMetrics(registry);
   processMetrics(registry, '0');
   const rows = registry

@@ -1,7 +1,7 @@
 import { Socket } from 'node:net';
 
 /** The longest answer to one question: far more than a thousand rows of a directory. */
-export const ANSWER_OCTETS_LIMIT = 4 * 1024 * 1024;
+const ANSWER_OCTETS_LIMIT = 4 * 1024 * 1024;
 
 /** A socket that is destroyed when an answer grows too long: what a client library gathers of it has no bound of its own. */
 export class CountedSocket {

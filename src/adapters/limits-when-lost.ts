@@ -22,7 +22,7 @@ const BEAT_MS = 250;
 const LIVE_MS = 1000;
 const KNOWN_MS = 3_600_000;
 /** Longer than nodes take to find Redis again: until then their share is kept to, as what others accepted by themselves may not be in Redis yet. */
-export const HEALING_MS = 5000;
+const HEALING_MS = 5000;
 /** Counters that a node knows by itself; above that, those that were hit longest ago are forgotten. */
 const SHARES_LIMIT = 50_000;
 
@@ -107,8 +107,7 @@ export class LimitsWhenLost implements LimitState, AsyncDisposable {
       if (!(error instanceof NotSent)) throw error;
       for (const hit of hits) {
         const share = this.#shares.get(name(hit));
-        if (share?.part != null) giveBack(share.part, hit.cost);
-        if (share?.own != null) giveBack(share.own, hit.cost);
+        for (const count of [share?.part, share?.own]) if (count) giveBack(count, hit.cost);
       }
     }
   }
@@ -132,7 +131,8 @@ export class LimitsWhenLost implements LimitState, AsyncDisposable {
     const given = [this.#node, `${LIVE_MS}`, `${KNOWN_MS}`, leaves ? '1' : '0'];
     try {
       const answer = await this.#client.run(BEAT, [`${this.#client.prefix}{nodes}`], given);
-      const [live, known]: readonly unknown[] = Array.isArray(answer) ? answer : [];
+      const words: readonly unknown[] = Array.isArray(answer) ? answer : [];
+      const [live, known] = words;
       if (typeof live !== 'number' || typeof known !== 'number') throw this.#client.nonsense();
       [this.#live, this.#known] = [Math.max(1, live), Math.max(1, known)];
       if (this.#lost) {
@@ -161,13 +161,14 @@ export class LimitsWhenLost implements LimitState, AsyncDisposable {
       if (share.debt === null && share.own !== null) share.debt = this.#debt(share, share.own);
       const { debt } = share;
       if (debt === null) continue;
-      debts.push(
-        this.#limits.add(debt.token, debt.hit).then(() => {
-          share.debt = null;
-        }),
-      );
+      debts.push(this.#pay(share, debt));
     }
     await Promise.all(debts);
+  }
+
+  async #pay(share: Share, { token, hit }: NonNullable<Share['debt']>): Promise<void> {
+    await this.#limits.add(token, hit);
+    share.debt = null;
   }
 
   #debt(share: Share, own: Count): Share['debt'] {

@@ -45,7 +45,8 @@ export function readSlots(answer: unknown, asked: string): SlotMap | null {
   const nodes = new Map<string, Node>();
   for (const range of answer as readonly unknown[]) {
     if (!Array.isArray(range)) return null;
-    const [from, to, ...members]: readonly unknown[] = range;
+    const words: readonly unknown[] = range;
+    const [from, to, ...members] = words;
     if (!isSlot(from) || !isSlot(to)) return null;
     for (const [place, member] of members.entries()) {
       const node = readNode(member, asked);
@@ -59,7 +60,8 @@ export function readSlots(answer: unknown, asked: string): SlotMap | null {
 }
 
 function readNode(member: unknown, asked: string): Node | null {
-  const [host, port]: readonly unknown[] = Array.isArray(member) ? member : [];
+  const words: readonly unknown[] = Array.isArray(member) ? member : [];
+  const [host, port] = words;
   if (typeof port !== 'number' || !Number.isInteger(port) || port < 1 || port > 65_535) return null;
   // nil: the node that was asked does not know its own address; "?": the name of it is not set.
   if (host === null || host === '' || host === '?') return { host: asked, port };

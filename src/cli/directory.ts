@@ -27,7 +27,7 @@ Exit status: 0, also when the address is unknown; 64 wrong use, 78 configuration
 const PATIENCE_MS = 10_000;
 const SHOWN = 320;
 
-export interface DirectoryReport {
+interface DirectoryReport {
   readonly address: string;
   /** Whether the domain is one of ours. */
   readonly local: boolean;
@@ -85,7 +85,7 @@ function asJson({ account, ...report }: DirectoryReport): string {
 }
 
 /** For people. */
-export function describe({ address, local, destination, account }: DirectoryReport): readonly string[] {
+function describe({ address, local, destination, account }: DirectoryReport): readonly string[] {
   const { quota, limits, senders, thresholds = {}, allow = [], block = [], signingKeys = [] } = account;
   const bands = Object.entries(thresholds).map(([band, score]) => `${band} ${score ?? 'never'}`);
   const rows: readonly (readonly [string, string])[] = [

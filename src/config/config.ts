@@ -1,7 +1,7 @@
 import type { AnyBoundCheck } from '../checks/check.ts';
 import type { Direction } from '../mail/envelope.ts';
 import type { Policy } from '../verdict/rules.ts';
-import type { DirectoryFiles } from './directory-sources.ts';
+import type { DirectoryFiles } from './directory-files.ts';
 import type { RedisFiles } from './redis.ts';
 import type { ConfigFile } from './schema.ts';
 import type { Sealing, Signing } from './signing.ts';

@@ -4,7 +4,7 @@ import { dirname, resolve } from 'node:path';
 import type { AnyBoundCheck, CheckDefinition } from '../checks/check.ts';
 import { CHECKS } from '../checks/index.ts';
 import type { Config, PolicyView } from './config.ts';
-import { readDirectoryFiles } from './directory-sources.ts';
+import { readDirectoryFiles } from './directory-files.ts';
 import { ConsistencyCheck, controlCharacters, isEnabled } from './consistency.ts';
 import { inFileOrder, type Position, type Problem } from './errors.ts';
 import { readSmallFile } from './files.ts';

@@ -198,14 +198,14 @@ describeWithNeighbours('the milter protocol with a real Postfix', () => {
         const { outcome } = await sendMail({
           port: rig.postfix.smtpPort,
           xclient,
-          from: from(name),
+          from: senderNamed(name),
           to: [ZEUS],
           data: letter({ Subject: name }),
         });
         expect(outcome.code).toBe(250);
       }
       const seen = async (name: string): Promise<unknown> => {
-        const { stdout } = await rig.postern.command('history', '--json', '--from', from(name));
+        const { stdout } = await rig.postern.command('history', '--json', '--from', senderNamed(name));
         const { client, login, direction } = RECORD.parse(JSON.parse(stdout));
         return [client, login, direction];
       };
@@ -301,7 +301,7 @@ describeWithNeighbours('the milter protocol with a real Postfix', () => {
   );
 });
 
-function from(name: string): string {
+function senderNamed(name: string): string {
   return `${name}@valhalla.example`;
 }
 

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 
 import { STANDINGS_LIMIT } from '../../src/adapters/redis-accounts.ts';
 import type { RedisOptions } from '../../src/adapters/redis-client.ts';
-import { LISTED_COUNTERS } from '../../src/adapters/redis-limits.ts';
+import { LISTED_COUNTERS } from '../../src/adapters/redis-limit-scripts.ts';
 import { openRedisState } from '../../src/adapters/state-redis.ts';
 import type { Standing } from '../../src/ports/accounts.ts';
 import type { Hit } from '../../src/ports/limits.ts';

@@ -43,7 +43,7 @@ export async function startMariadb(
       '--skip-name-resolve',
       '--innodb-buffer-pool-size=16M',
       '--innodb-log-file-size=8M',
-      '--innodb-flush-log-at-trx-commit=0',
+      '--innodb-flush-log-at-trx-commit=2',
       '--performance-schema=off',
       ...(tls === undefined
         ? []

@@ -6,7 +6,7 @@ import { startRedis, type RedisServer } from './redis.ts';
 const MASTERS = 3;
 const SLOTS = 16_384;
 /** How long a node may be silent before the others take it for failed. */
-export const NODE_TIMEOUT_MS = 1000;
+const NODE_TIMEOUT_MS = 1000;
 
 export interface RedisClusterServers extends AsyncDisposable {
   /** Each with a third of the slots. */

@@ -11,7 +11,7 @@ import { readReply, startRedis, writeCommand, type RedisServer } from './redis.t
 
 export const MASTER_NAME = 'postern';
 /** How long a master may be silent before the Sentinels choose another. */
-export const DOWN_AFTER_MS = 1000;
+const DOWN_AFTER_MS = 1000;
 
 export interface WatchedRedis extends AsyncDisposable {
   /** The master as it starts, and its replica. */

@@ -19,10 +19,12 @@ seat.listener.serve((socket) => {
   socket.on('data', (chunk: Buffer) => {
     const said = chunk.toString('latin1').trim();
     if (said === 'exit') process.exit(7);
-    socket.write(`${answer}: ${said}\n`);
     lines.inc();
-    // Not at once: the answer is to leave first.
-    if (said === 'busy') setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0), 50);
+    // Called when the answer has left, before anything else is looked at.
+    const sent = (): void => {
+      if (said === 'busy') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+    };
+    socket.write(`${answer}: ${said}\n`, sent);
   });
 });
 if (process.argv[3] === 'fails') process.exit(3);

@@ -140,7 +140,7 @@ describe('start', () => {
         milter: `unix:${folder}/milter`,
         'lmtp-filter': `unix:${folder}/lmtp`,
       },
-      neighbours: { spamd: 'not there' },
+      neighbours: { spamd: 'not there', clamd: 'not there' },
     });
     expect(await metric(url, 'postern_config_last_reload_successful')).toBe(1);
     expect((await stat(join(folder, 'postern-state'))).mode & 0o777).toBe(0o700);
