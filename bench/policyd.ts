@@ -94,7 +94,7 @@ const SATURATED = 0.9;
 let runs = 0;
 
 /** Runs one load in a process of its own. */
-export async function load(options: Omit<Load, 'run'>): Promise<Loaded> {
+async function load(options: Omit<Load, 'run'>): Promise<Loaded> {
   const run = `${(runs += 1).toString(16)}.${Date.now().toString(16)}`;
   const program = join(import.meta.dirname, 'policy-load.ts');
   const { stdout, stderr } = await promisify(execFile)(

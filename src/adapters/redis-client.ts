@@ -5,7 +5,7 @@ import { NotSent, type RedisCalls, type Script } from './redis-calls.ts';
 import type { Node } from './redis-slots.ts';
 
 /** One server, or the one that Sentinels call the master. */
-export type RedisAddress =
+type RedisAddress =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly path: string }
   | {

@@ -83,8 +83,8 @@ function summary(config: Config, files: readonly KeyFile[]): string {
 
 /** Those that go on with the work of another bear no name of their own. */
 function names(checks: Config['checks']): string {
-  const listed = checks.filter(({ partOf }) => partOf === undefined).map(({ name }) => name);
-  return listed.join(', ') || 'none';
+  const own = checks.filter(({ partOf }) => partOf === undefined).map(({ name }) => name);
+  return own.join(', ') || 'none';
 }
 
 function isOfPolicyd({ stage }: Config['checks'][number]): boolean {

@@ -16,7 +16,8 @@ export interface KeyRecord {
   readonly exact: boolean;
 }
 
-export type KeyFault = 'invalid public key' | 'unknown key version' | 'unknown key type' | 'key not for email';
+export type KeyFault =
+  'invalid public key' | 'unknown key version' | 'unknown key type' | 'key not for email';
 
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 

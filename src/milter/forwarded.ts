@@ -3,7 +3,7 @@ import type { Directory } from '../ports/directory.ts';
 import { withinDeadline } from '../runtime/deadline.ts';
 
 /** How many recipients are looked up; a message with more counts as forwarded. smtpd_recipient_limit is as high. */
-export const LOOKUP_LIMIT = 1000;
+const LOOKUP_LIMIT = 1000;
 
 const DIRECTORY_DEADLINE_MS = 5000;
 

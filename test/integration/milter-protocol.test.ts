@@ -154,6 +154,13 @@ describeWithNeighbours('the milter protocol with a real Postfix', () => {
       await rig[Symbol.asyncDispose]();
     });
 
+    /** What the record says of a sender's client. */
+    const seen = async (name: string): Promise<unknown> => {
+      const { stdout } = await rig.postern.command('history', '--json', '--from', senderNamed(name));
+      const { client, login, direction } = RECORD.parse(JSON.parse(stdout));
+      return [client, login, direction];
+    };
+
     test('sendmail(1): outgoing, with a queue id, one connection for each message', async () => {
       const before = await messages(rig, 'out', 'accept');
       await Promise.all(
@@ -204,11 +211,6 @@ describeWithNeighbours('the milter protocol with a real Postfix', () => {
         });
         expect(outcome.code).toBe(250);
       }
-      const seen = async (name: string): Promise<unknown> => {
-        const { stdout } = await rig.postern.command('history', '--json', '--from', senderNamed(name));
-        const { client, login, direction } = RECORD.parse(JSON.parse(stdout));
-        return [client, login, direction];
-      };
       expect(await seen('six')).toEqual(['2001:db8::20', null, 'in']);
       expect(await seen('nameless')).toEqual(['198.51.100.66', null, 'in']);
       expect(await seen('login')).toEqual(['198.51.100.67', 'zeus', 'out']);

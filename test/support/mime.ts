@@ -3,7 +3,7 @@ import { crc32, deflateRawSync } from 'node:zlib';
 import type { AttachmentConditions, ContentRule } from '../../src/ports/content-scanner.ts';
 
 /** Looks for nothing in attachments. */
-export const NO_CONDITIONS: AttachmentConditions = {
+const NO_CONDITIONS: AttachmentConditions = {
   extensions: [],
   types: [],
   encrypted: [],

@@ -5,7 +5,7 @@ import type { Config } from '../../src/config/config.ts';
 import { readSigningKey } from '../../src/config/keys.ts';
 import { NO_KEYS, type SigningKey, type SigningKeys } from '../../src/ports/signing-keys.ts';
 
-export const QUIET: KeyFilesEvents = { loaded() {}, broken() {}, gone() {}, folderFailed() {} };
+const QUIET: KeyFilesEvents = { loaded() {}, broken() {}, gone() {}, folderFailed() {} };
 
 /** Keys that are held in memory. */
 export function heldKeys(...keys: readonly SigningKey[]): SigningKeys {

@@ -130,7 +130,9 @@ function spamdOptions(options: true | SpamdOptions): SpamdOptions {
     'score POSTERN_OFFER 6.0',
     'describe POSTERN_OFFER Offer',
   ];
-  return options === true ? { localCf: offer } : { ...options, localCf: [...offer, ...(options.localCf ?? [])] };
+  return options === true
+    ? { localCf: offer }
+    : { ...options, localCf: [...offer, ...(options.localCf ?? [])] };
 }
 
 /** A plain message; lines end in CRLF. */

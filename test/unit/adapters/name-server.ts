@@ -46,7 +46,10 @@ function packet(asked: Asked, parts: ReplyParts): Packet {
   return {
     type: 'response',
     id: parts.id ?? asked.id,
-    flags: RCODES[parts.rcode ?? 'noerror'] | (parts.truncated === true ? 1 << 9 : 0) | (parts.authoritative === true ? 1 << 10 : 0),
+    flags:
+      RCODES[parts.rcode ?? 'noerror'] |
+      (parts.truncated === true ? 1 << 9 : 0) |
+      (parts.authoritative === true ? 1 << 10 : 0),
     questions: echoed,
     answers: [...(parts.answers ?? [])],
     authorities: [...(parts.authorities ?? [])],

@@ -162,9 +162,15 @@ describe('start', () => {
       await configure('', `127.0.0.1:${port}`);
       await using running = new Running(folder, ['milter', 'lmtp-filter', '--config', config]);
       const url = await adminUrl(running);
-      const states = running.lines.filter(({ msg }) => msg === 'neighbour').map((line) => line['state']);
+      const states = running.lines
+        .filter(({ msg }) => msg === 'neighbour')
+        .map((line) => String(line['state']));
       // clamd is none of them.
-      expect(states.toSorted()).toEqual(['not there', 'there', 'there']);
+      expect(states.toSorted((one, other) => one.localeCompare(other))).toEqual([
+        'not there',
+        'there',
+        'there',
+      ]);
       expect(await (await fetch(`${url}/readyz`)).json()).toMatchObject({ neighbours: { spamd: 'there' } });
     } finally {
       spamd.close();

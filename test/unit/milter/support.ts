@@ -193,7 +193,15 @@ export function testTools(): TestTools {
     { level: 'debug', formatters: { level: (label) => ({ level: label }) } },
     { write: (line: string) => void lines.push(LOG_LINE.parse(JSON.parse(line))) },
   );
-  return { log, registry: new Registry(), store: testStore(), checks, keys: heldKeys(), quarantine: NO_QUARANTINE, lines };
+  return {
+    log,
+    registry: new Registry(),
+    store: testStore(),
+    checks,
+    keys: heldKeys(),
+    quarantine: NO_QUARANTINE,
+    lines,
+  };
 }
 
 export interface Running extends AsyncDisposable {

@@ -4,7 +4,14 @@ import { LINE_LIMIT } from '../../../src/mail/fold.ts';
 import { PREVIOUS_SUBJECT, tagSubject, type SubjectQuestion } from '../../../src/verdict/subject-tag.ts';
 
 function ask(values: Partial<SubjectQuestion>): ReturnType<typeof tagSubject> {
-  return tagSubject({ subjects: [], previous: null, trusted: false, handled: false, tag: '[SPAM]', ...values });
+  return tagSubject({
+    subjects: [],
+    previous: null,
+    trusted: false,
+    handled: false,
+    tag: '[SPAM]',
+    ...values,
+  });
 }
 
 describe('tagSubject', () => {
