@@ -15,6 +15,8 @@ checks.mx.enabled = true
 checks.helo.enabled = true
 rules."mx.no-domain" = "ignore"
 unavailable.spf = "RULE"
+# Which of the two it is depends on whose time is up first: that of the answer, or that of the questions to the DNS.
+rules."spf.temperror" = "RULE"
 
 [[checks.dnsbl.list]]
 name = "block"
@@ -38,7 +40,7 @@ async function timed(site: PolicySite, from: string): Promise<Timed> {
 
 describeWithNeighbours('a name server that does not answer', () => {
   test('has the answer come in time, by the rule for what could not be checked', async () => {
-    await using site = await startPolicySite({ config: CONFIG.replace('RULE', 'defer') });
+    await using site = await startPolicySite({ config: CONFIG.replaceAll('RULE', 'defer') });
     expect(await timed(site, 'odin@before.example')).toMatchObject({ code: 250 });
 
     site.bind.freeze();
@@ -46,20 +48,21 @@ describeWithNeighbours('a name server that does not answer', () => {
     expect(deferred.code).toBe(450);
     expect(deferred.seconds).toBeLessThan(DEADLINE_S + SLACK_S);
     const [decision] = await site.postern.history('--from', 'odin@frozen.example');
-    expect(decision).toMatchObject({ verdict: 'defer', rule: 'unavailable:spf' });
+    expect(decision?.verdict).toBe('defer');
+    expect(decision?.rule).toMatch(/^(?:unavailable:spf|spf\.temperror)$/);
 
-    await site.reload(CONFIG.replace('RULE', 'ignore'));
+    await site.reload(CONFIG.replaceAll('RULE', 'ignore'));
     const passed = await timed(site, 'odin@ignored.example');
     expect(passed.code).toBe(250);
     expect(passed.seconds).toBeLessThan(DEADLINE_S + SLACK_S);
 
     site.bind.thaw();
-    await site.reload(CONFIG.replace('RULE', 'defer'));
+    await site.reload(CONFIG.replaceAll('RULE', 'defer'));
     expect(await timed(site, 'odin@after.example')).toMatchObject({ code: 250 });
   });
 
   test('many at once wait no longer than one', async () => {
-    await using site = await startPolicySite({ config: CONFIG.replace('RULE', 'defer') });
+    await using site = await startPolicySite({ config: CONFIG.replaceAll('RULE', 'defer') });
     site.bind.freeze();
     const senders = Array.from({ length: 40 }, (_, index) => `odin@many${index}.example`);
     const answers = await Promise.all(senders.map((from) => timed(site, from)));

@@ -5,6 +5,9 @@ const LOWEST_PORT = 20_000;
 const FALLBACK_HIGHEST_PORT = 32_767;
 const TRIES = 200;
 
+/** Test files run at the same time, each in a process of its own (VITEST_POOL_ID counts them from 1), and draw from parts of the range that have no port in common. */
+const PARTS = 8;
+
 // Two servers of one test file can both be between "port found" and "port bound".
 const handedOut = new Set<number>();
 
@@ -14,8 +17,10 @@ const handedOut = new Set<number>();
  */
 export async function freePort(): Promise<number> {
   const highest = highestPort();
+  const part = Number(process.env['VITEST_POOL_ID'] ?? 0) % PARTS;
   for (let attempt = 0; attempt < TRIES; attempt += 1) {
-    const port = LOWEST_PORT + Math.floor(Math.random() * (highest - LOWEST_PORT + 1));
+    const drawn = Math.floor(Math.random() * Math.floor((highest - LOWEST_PORT + 1) / PARTS));
+    const port = LOWEST_PORT + drawn * PARTS + part;
     if (handedOut.has(port)) continue;
     handedOut.add(port);
     if (await canBind(port)) return port;
