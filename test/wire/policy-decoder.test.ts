@@ -246,8 +246,8 @@ describe('any bytes', () => {
       expect.arrayContaining(['no-equals-sign', 'not-a-policy-request', 'read', 'unfinished']),
     );
     expect(endlessRequests).toBeLessThan(100_000);
-    // Garbage included: what is not freed would be hundreds of megabytes.
-    expect(process.memoryUsage().heapUsed - before).toBeLessThan(150 * 1024 ** 2);
+    // Garbage included, of which there is more or less: what is not freed would be some 400 MiB.
+    expect(process.memoryUsage().heapUsed - before).toBeLessThan(250 * 1024 ** 2);
   }, 20_000);
 });
 
