@@ -3,7 +3,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import type { Clock } from '../ports/clock.ts';
 import type { Notice, Notifier } from '../ports/notifier.ts';
 import { NoticeChannel, NoticeRefused, type Deliver, type Wait } from './notice-channel.ts';
-import { mailDelivery, type MailOptions } from './notice-mail.ts';
+import type { MailOptions } from './notice-mail.ts';
 import { webhookDelivery, type WebhookOptions } from './notice-webhook.ts';
 
 export type ChannelName = 'mail' | 'webhook';
@@ -87,7 +87,7 @@ class ChannelNotifier implements RunningNotifier {
 
   configure(options: NotifierOptions): void {
     this.#options = options;
-    this.#mail = options.mail === null ? null : mailDelivery(options.mail);
+    this.#mail = options.mail === null ? null : byMail(options.mail);
     this.#webhook = options.webhook === null ? null : webhookDelivery(options.webhook);
   }
 
@@ -106,6 +106,14 @@ class ChannelNotifier implements RunningNotifier {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(Object.values(this.#channels).map((channel) => channel[Symbol.asyncDispose]()));
   }
+}
+
+/** What writes and sends mail is loaded with the first notice: most processes never have one. */
+function byMail(options: MailOptions): Deliver {
+  return async (notice, signal) => {
+    const { mailDelivery } = await import('./notice-mail.ts');
+    await mailDelivery(options)(notice, signal);
+  };
 }
 
 /** A reload took the channel away while notices waited for it. */

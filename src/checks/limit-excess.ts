@@ -7,19 +7,49 @@ import { limitCode, periodText, type Limit } from './limit-options.ts';
 import { shellWord } from './shell-word.ts';
 
 /** A limit that has no room. */
-export interface Excess {
+interface Excess {
   readonly limit: Limit;
   readonly hit: Hit;
   readonly result: HitResult;
 }
 
-export function excessFinding({ limit, hit, result }: Excess): Finding {
+type Counted = Pick<Excess, 'limit' | 'hit'>;
+
+interface Counting {
+  readonly findings: readonly Finding[];
+  /** Hits that only look on and were counted all the same, though an enforced limit has no room; null: all enforced ones have room. */
+  readonly onlookers: readonly Hit[] | null;
+}
+
+/** Counts, and tells of what has no room. @throws {NeighbourError} */
+export async function countHits(
+  counted: readonly Counted[],
+  facts: MailFacts,
+  tools: CheckTools,
+): Promise<Counting> {
+  const results = await tools.state.hit(counted.map(({ hit }) => hit));
+  const findings: Finding[] = [];
+  let refused = false;
+  for (const [index, { limit, hit }] of counted.entries()) {
+    const result = results[index];
+    if (result === undefined || result.within) continue;
+    refused ||= hit.enforced;
+    findings.push(excessFinding({ limit, hit, result }));
+    notifyExcess({ limit, hit, result }, facts, tools);
+  }
+  return {
+    findings,
+    onlookers: refused ? counted.flatMap(({ hit }) => (hit.enforced ? [] : [hit])) : null,
+  };
+}
+
+function excessFinding({ limit, hit, result }: Excess): Finding {
   const wait = result.retryMs > 0 ? `; room again in ${waitText(result.retryMs)}` : '';
   return { code: limitCode(limit), detail: `${usageText(limit, hit, result)}${wait}` };
 }
 
 /** Tells somebody at the first excess. What is not acted on is not worth a notice. */
-export function notifyExcess(excess: Excess, facts: MailFacts, { notifier, clock }: CheckTools): void {
+function notifyExcess(excess: Excess, facts: MailFacts, { notifier, clock }: CheckTools): void {
   const { limit, result } = excess;
   if (limit.notify && !limit.shadow && result.first)
     notifier.notify(excessNotice(excess, facts, clock.now()));

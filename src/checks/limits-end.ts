@@ -1,6 +1,6 @@
 import type { Finding } from '../verdict/finding.ts';
 import { endCheck, type CheckTools, type EndFacts } from './check.ts';
-import { excessFinding, notifyExcess } from './limit-excess.ts';
+import { countHits } from './limit-excess.ts';
 import { giveBack } from './limits.ts';
 import { knownLedger, type Ledger } from './limit-ledger.ts';
 import { LIMIT_OPTIONS, limitCodes } from './limit-options.ts';
@@ -49,30 +49,16 @@ function correctSize(
   return [];
 }
 
-type More = Pick<Parameters<typeof excessFinding>[0], 'limit' | 'hit'>;
-
 async function countMore(
-  more: readonly More[],
+  more: Parameters<typeof countHits>[0],
   facts: EndFacts,
   size: number,
   ledger: Ledger,
   tools: CheckTools,
 ): Promise<readonly Finding[]> {
-  const results = await tools.state.hit(more.map(({ hit }) => hit));
-  const findings: Finding[] = [];
-  let refused = false;
-  for (const [index, { limit, hit }] of more.entries()) {
-    const result = results[index];
-    if (result === undefined || result.within) continue;
-    refused ||= hit.enforced;
-    findings.push(excessFinding({ limit, hit, result }));
-    notifyExcess({ limit, hit, result }, facts, tools);
-  }
-  if (!refused) {
-    ledger.resize(size);
-    return findings;
-  }
+  const { findings, onlookers } = await countHits(more, facts, tools);
   // The message is refused with all its recipients: nothing of it counts.
-  giveBack(tools, [...more.flatMap(({ hit }) => (hit.enforced ? [] : [hit])), ...ledger.takeAll()]);
+  if (onlookers === null) ledger.resize(size);
+  else giveBack(tools, [...onlookers, ...ledger.takeAll()]);
   return findings;
 }

@@ -5,7 +5,7 @@ import type { Hit } from '../ports/limits.ts';
 import type { Finding } from '../verdict/finding.ts';
 import { selects, type Selection } from './address-pattern.ts';
 import { admissionCheck, type CheckTools, type RcptFacts } from './check.ts';
-import { excessFinding, notifyExcess } from './limit-excess.ts';
+import { countHits } from './limit-excess.ts';
 import { accountName, limitKey, senderKey, type KeyTerms } from './limit-keys.ts';
 import { countedConnections, ledgerOf, type Charge, type Ledger } from './limit-ledger.ts';
 import { LIMIT_OPTIONS, limitCode, limitCodes, type Limit, type LimitOptions } from './limit-options.ts';
@@ -166,22 +166,10 @@ async function count(
   ledger: Ledger,
   tools: CheckTools,
 ): Promise<readonly Finding[]> {
-  const results = await tools.state.hit(charges.map(({ hit }) => hit));
-  const findings: Finding[] = [];
-  let refused = false;
-  for (const [index, { limit, hit }] of charges.entries()) {
-    const result = results[index];
-    if (result === undefined || result.within) continue;
-    refused ||= hit.enforced;
-    findings.push(excessFinding({ limit, hit, result }));
-    notifyExcess({ limit, hit, result }, facts, tools);
-  }
-  if (refused) {
+  const { findings, onlookers } = await countHits(charges, facts, tools);
+  if (onlookers !== null) {
     // The recipient is refused: what only looks on must not count him either.
-    giveBack(
-      tools,
-      charges.flatMap(({ hit }) => (hit.enforced ? [] : [hit])),
-    );
+    giveBack(tools, onlookers);
     return findings;
   }
   remember(charges, facts, ledger, tools);

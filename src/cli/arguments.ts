@@ -36,6 +36,24 @@ export interface ParsedOptions {
   readonly values: Readonly<Record<string, string | undefined>>;
 }
 
+type Arguments<O extends ParseArgsOptionsConfig> = ReturnType<
+  typeof parseArgs<{ options: O; allowPositionals: true }>
+>;
+
+/** Options and words of a command. @throws {UsageError} in Node's words: "unknown option '--x'", "option '--key <value>' argument missing" */
+export function readArguments<const O extends ParseArgsOptionsConfig>(
+  command: string,
+  args: readonly string[],
+  options: O,
+): Arguments<O> {
+  try {
+    return parseArgs({ args: [...args], options, allowPositionals: true });
+  } catch (error) {
+    const [reason = ''] = error instanceof Error ? error.message.split('. ') : [];
+    throw new UsageError(reason.charAt(0).toLowerCase() + reason.slice(1), command);
+  }
+}
+
 /** Options with one value each, such as --config FILE, and words. @throws {UsageError} */
 export function parseOptions(
   command: string,

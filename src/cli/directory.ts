@@ -1,5 +1,3 @@
-import { parseArgs } from 'node:util';
-
 import { Registry } from 'prom-client';
 
 import { sizeText } from '../checks/quota-room.ts';
@@ -8,7 +6,7 @@ import { lowerAscii, parseMailbox } from '../mail/address.ts';
 import { printable } from '../mail/reply.ts';
 import type { Account, Destination } from '../ports/directory.ts';
 import { openLog } from '../runtime/telemetry.ts';
-import { EXIT, UsageError } from './arguments.ts';
+import { EXIT, readArguments, UsageError } from './arguments.ts';
 import { systemClock } from './clock.ts';
 import { readConfig } from './config-file.ts';
 import { openSiteDirectory } from './open-directory.ts';
@@ -50,16 +48,7 @@ export async function directory(args: readonly string[]): Promise<number> {
 }
 
 function parse(args: readonly string[]): { address: string; json: boolean; config: string | null } {
-  let parsed;
-  try {
-    parsed = parseArgs({
-      args: [...args],
-      allowPositionals: true,
-      options: { json: { type: 'boolean' }, config: { type: 'string' } },
-    });
-  } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : 'not understood', 'directory');
-  }
+  const parsed = readArguments('directory', args, { json: { type: 'boolean' }, config: { type: 'string' } });
   const [address = '', ...surplus] = parsed.positionals;
   if (address === '' || surplus.length > 0)
     throw new UsageError('expected one address or login', 'directory');

@@ -1,8 +1,6 @@
-import { parseArgs } from 'node:util';
-
 import type { DaemonName, HistoryFilter } from '../ports/store.ts';
 import { VERDICT_KINDS, type VerdictKind } from '../verdict/verdict.ts';
-import { DAEMONS, UsageError } from './arguments.ts';
+import { DAEMONS, readArguments, UsageError } from './arguments.ts';
 
 export interface HistoryArguments {
   readonly config: string | null;
@@ -46,7 +44,7 @@ const ISO = /^\d{4}-\d{2}-\d{2}(?:T\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?:Z|[+-]
 
 /** @throws {UsageError} */
 export function parseHistory(args: readonly string[], now: number): HistoryArguments {
-  const { values, positionals } = parsed(args);
+  const { values, positionals } = readArguments('history', args, OPTIONS);
   const [surplus] = positionals;
   if (surplus !== undefined) throw usage(`"${surplus}" is not expected here`);
   const one = (name: Exclude<keyof typeof OPTIONS, 'json' | 'facts' | 'backscatter'>): string | undefined => {
@@ -85,22 +83,6 @@ export function parseHistory(args: readonly string[], now: number): HistoryArgum
     facts: values.facts ?? false,
     journey: trace !== undefined,
   };
-}
-
-function parsed(args: readonly string[]): ReturnType<typeof strictly> {
-  try {
-    return strictly(args);
-  } catch (error) {
-    // Node's own words: "Unknown option '--x'", "Option '--from <value>' argument missing".
-    const [reason = ''] = error instanceof Error ? error.message.split('. ') : [];
-    throw usage(reason.charAt(0).toLowerCase() + reason.slice(1));
-  }
-}
-
-function strictly(
-  args: readonly string[],
-): ReturnType<typeof parseArgs<{ options: typeof OPTIONS; allowPositionals: true }>> {
-  return parseArgs({ args: [...args], options: OPTIONS, allowPositionals: true });
 }
 
 /** `<>` is the null path; brackets are taken off. */

@@ -1,9 +1,7 @@
-import { parseArgs } from 'node:util';
-
 import type { KeyKind } from '../adapters/key-maker.ts';
 import { isDomainName } from '../config/values.ts';
 import { RECORD_FORMS, type RecordForm } from '../mail/dkim-record.ts';
-import { UsageError } from './arguments.ts';
+import { readArguments, UsageError } from './arguments.ts';
 
 export const KEYS_HELP = `Usage: postern keys list [DOMAIN...] [--json]
        postern keys dns [DOMAIN...] [--selector NAME] [--form FORM]
@@ -78,12 +76,7 @@ const BITS = new Set(['2048', '3072', '4096']);
 
 /** @throws {UsageError} */
 export function parseKeys(args: readonly string[]): KeysArguments {
-  let parsed;
-  try {
-    parsed = parseArgs({ args: [...args], allowPositionals: true, options: OPTIONS });
-  } catch (error) {
-    throw usage(error instanceof Error ? error.message : 'not understood');
-  }
+  const parsed = readArguments('keys', args, OPTIONS);
   const [word, ...names] = parsed.positionals;
   const command = COMMANDS.find((known) => known === word);
   if (command === undefined) throw usage(`which? There are ${COMMANDS.join(', ')}`);

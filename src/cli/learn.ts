@@ -1,5 +1,4 @@
 import { open } from 'node:fs/promises';
-import { parseArgs } from 'node:util';
 
 import type { LessonFolder } from '../adapters/lesson-folder.ts';
 import { openSqliteStore } from '../adapters/store-sqlite.ts';
@@ -10,7 +9,7 @@ import { LessonsFull, type Lesson, type SpamTeacher } from '../ports/lessons.ts'
 import { NeighbourError } from '../ports/neighbour-error.ts';
 import { LABEL_KINDS, type LabelKind, type Store } from '../ports/store.ts';
 import { printable } from '../mail/reply.ts';
-import { EXIT, UsageError } from './arguments.ts';
+import { EXIT, readArguments, UsageError } from './arguments.ts';
 import { causes } from './causes.ts';
 import { systemClock as clock } from './clock.ts';
 import { readConfig } from './config-file.ts';
@@ -187,20 +186,11 @@ async function readBounded(
 
 /** @throws {UsageError} */
 export function parseLearn(args: readonly string[]): LearnArguments {
-  let parsed;
-  try {
-    parsed = parseArgs({
-      args: [...args],
-      allowPositionals: true,
-      options: {
-        user: { type: 'string' },
-        'message-id': { type: 'string' },
-        config: { type: 'string' },
-      },
-    });
-  } catch (error) {
-    throw usage(error instanceof Error ? error.message : 'not understood');
-  }
+  const parsed = readArguments('learn', args, {
+    user: { type: 'string' },
+    'message-id': { type: 'string' },
+    config: { type: 'string' },
+  });
   const { values, positionals } = parsed;
   const [word = '', ...files] = positionals;
   const label = LABEL_KINDS.find((kind) => kind === word);

@@ -1,13 +1,12 @@
-import { parseArgs } from 'node:util';
-
 import { lowerAscii } from '../mail/address.ts';
 import { limitCode, periodText } from '../checks/limit-options.ts';
 import { printable } from '../mail/reply.ts';
 import type { Config } from '../config/config.ts';
 import type { Counter, LimitState } from '../ports/limits.ts';
-import { EXIT, UsageError } from './arguments.ts';
+import { EXIT, readArguments, UsageError } from './arguments.ts';
 import { readConfig } from './config-file.ts';
 import { openState } from './open-state.ts';
+import { timeText } from './time-text.ts';
 
 const HELP = `Usage: postern limits list [--limit NAME] [--key KEY] [--over] [--count N] [--json] [--config FILE]
        postern limits reset --limit NAME [--key KEY] [--config FILE]
@@ -100,7 +99,7 @@ async function reset(state: LimitState, codes: readonly string[], key: string | 
 
 /** @throws {UsageError} */
 export function parseLimits(args: readonly string[]): LimitsArguments {
-  const { values, positionals } = strictly(args);
+  const { values, positionals } = readArguments('limits', args, OPTIONS);
   const [command, surplus] = positionals;
   if (command === undefined) throw usage('which? There are list and reset');
   if (command !== 'list' && command !== 'reset')
@@ -151,8 +150,8 @@ function printCounters(found: readonly Counter[], json: boolean): void {
     nameOf(limit),
     `${used}/${most}`,
     periodText(periodMs),
-    shown(time),
-    overSince === null ? '-' : shown(overSince),
+    timeText(time),
+    overSince === null ? '-' : timeText(overSince),
     printable(key, 400),
   ]);
   for (const line of table([['LIMIT', 'USED', 'WITHIN', 'LAST', 'OVER SINCE', 'KEY'], ...rows]))
@@ -168,10 +167,6 @@ function nameOf(code: string): string {
   return code.replace(/^limits\./, '');
 }
 
-function shown(time: number): string {
-  return `${new Date(time).toISOString().slice(0, 19)}Z`;
-}
-
 function table(rows: readonly (readonly string[])[]): string[] {
   const widths: number[] = [];
   for (const row of rows) {
@@ -185,16 +180,6 @@ function table(rows: readonly (readonly string[])[]): string[] {
   );
 }
 
-function strictly(args: readonly string[]): ReturnType<typeof parsed> {
-  try {
-    return parsed(args);
-  } catch (error) {
-    // Node's own words: "Unknown option '--x'", "Option '--key <value>' argument missing".
-    const [reason = ''] = error instanceof Error ? error.message.split('. ') : [];
-    throw usage(reason.charAt(0).toLowerCase() + reason.slice(1));
-  }
-}
-
 const OPTIONS = {
   config: { type: 'string' },
   limit: { type: 'string' },
@@ -203,12 +188,6 @@ const OPTIONS = {
   count: { type: 'string' },
   json: { type: 'boolean' },
 } as const;
-
-function parsed(
-  args: readonly string[],
-): ReturnType<typeof parseArgs<{ options: typeof OPTIONS; allowPositionals: true }>> {
-  return parseArgs({ args: [...args], options: OPTIONS, allowPositionals: true });
-}
 
 function usage(message: string): UsageError {
   return new UsageError(message, 'limits');

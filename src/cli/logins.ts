@@ -1,5 +1,3 @@
-import { parseArgs } from 'node:util';
-
 import { networkOf, parseNetwork } from '../checks/networks.ts';
 import type { Config } from '../config/config.ts';
 import { printable } from '../mail/reply.ts';
@@ -7,9 +5,10 @@ import { COUNTED, counterHit, settingsOf, type CountedCode } from '../policyd/lo
 import { nameKey, pairOf } from '../policyd/logins-keys.ts';
 import type { Counter } from '../ports/limits.ts';
 import type { State } from '../ports/state.ts';
-import { EXIT, UsageError } from './arguments.ts';
+import { EXIT, readArguments, UsageError } from './arguments.ts';
 import { readConfig } from './config-file.ts';
 import { openState } from './open-state.ts';
+import { timeText } from './time-text.ts';
 
 const HELP = `Usage: postern logins list [--limit N] [--json] [--config FILE]
        postern logins release NETWORK|ADDRESS|LOGIN... [--config FILE]
@@ -81,7 +80,7 @@ export async function logins(args: readonly string[]): Promise<number> {
 
 /** @throws {UsageError} */
 export function parseLogins(args: readonly string[]): LoginsArguments {
-  const { values, positionals } = strictly(args);
+  const { values, positionals } = readArguments('logins', args, OPTIONS);
   const [command, ...names] = positionals;
   if (command === undefined) throw usage('which? There are list and release');
   if (command !== 'list' && command !== 'release')
@@ -170,18 +169,9 @@ function printList(over: readonly OverLimit[], json: boolean): void {
   }
   for (const { code, login, network, used, limit, since, action } of over) {
     const who = [login, network].filter((part) => part !== null).join(' from ');
-    const time = new Date(since).toISOString().slice(0, 19);
-    process.stdout.write(`${time}Z  ${printable(who, 320)}  ${used} of ${limit} (${code})  ${action}\n`);
-  }
-}
-
-function strictly(args: readonly string[]): ReturnType<typeof parsed> {
-  try {
-    return parsed(args);
-  } catch (error) {
-    // Node's own words: "Unknown option '--x'", "Option '--limit <value>' argument missing".
-    const [reason = ''] = error instanceof Error ? error.message.split('. ') : [];
-    throw usage(reason.charAt(0).toLowerCase() + reason.slice(1));
+    process.stdout.write(
+      `${timeText(since)}  ${printable(who, 320)}  ${used} of ${limit} (${code})  ${action}\n`,
+    );
   }
 }
 
@@ -190,12 +180,6 @@ const OPTIONS = {
   limit: { type: 'string' },
   json: { type: 'boolean' },
 } as const;
-
-function parsed(
-  args: readonly string[],
-): ReturnType<typeof parseArgs<{ options: typeof OPTIONS; allowPositionals: true }>> {
-  return parseArgs({ args: [...args], options: OPTIONS, allowPositionals: true });
-}
 
 function usage(message: string): UsageError {
   return new UsageError(message, 'logins');

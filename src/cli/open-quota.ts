@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import { Doveadm } from '../adapters/doveadm.ts';
 import { DovecotQuota, LOOK_RESULTS } from '../adapters/dovecot-quota.ts';
 import { QuotaClone } from '../adapters/quota-clone.ts';
-import { RedisClient } from '../adapters/redis-client.ts';
+import type { RedisClient } from '../adapters/redis-client.ts';
 import type { Config } from '../config/config.ts';
 import { readSecret, secretPath } from '../config/secret-file.ts';
 import type { Clock } from '../ports/clock.ts';
@@ -64,6 +64,7 @@ export async function openDoveadm(config: Config): Promise<Doveadm | null> {
   return new Doveadm({ address: doveadm, apiKey, timeoutMs: timeout, maxConcurrent: max_connections });
 }
 
+/** Its client is loaded only where it is used, as in open-state.ts. */
 async function openRedis(config: Config, log: Log): Promise<RedisClient | null> {
   const { address, database, password_file, timeout } = config.file.dovecot.quota_clone;
   if (address === undefined) return null;
@@ -71,7 +72,8 @@ async function openRedis(config: Config, log: Log): Promise<RedisClient | null> 
     password_file === undefined
       ? null
       : await secretOf(config, password_file, 'allowed', 'dovecot.quota_clone.password_file');
-  const client = new RedisClient(
+  const { RedisClient: Client } = await import('../adapters/redis-client.ts');
+  const client = new Client(
     { address, username: null, password, database, tls: null, prefix: '', timeoutMs: timeout },
     {
       up: () => log.info('connected to the Redis of quota_clone'),

@@ -1,6 +1,7 @@
 import type { HeldMail } from '../adapters/postfix-queue.ts';
 import type { QuarantineEntry } from '../adapters/quarantine-folder.ts';
 import { logText, printable } from '../mail/reply.ts';
+import { timeText } from './time-text.ts';
 
 /** A quarantined message, wherever it is. */
 export type Listed =
@@ -116,7 +117,7 @@ function line(
 ): string {
   const more = recipients.length - LISTED_RECIPIENTS;
   const names = recipients.slice(0, LISTED_RECIPIENTS).map(path).join(' ');
-  const when = `${new Date(time).toISOString().slice(0, 19)}Z`;
+  const when = timeText(time);
   const rest = more > 0 ? ` and ${more} more` : '';
   return `${id}  ${when}  ${String(size).padStart(9)}  ${printable(why, TEXT_LIMIT)}  ${path(sender)} -> ${names}${rest}`;
 }

@@ -1,5 +1,3 @@
-import { parseArgs } from 'node:util';
-
 import {
   deleteHeld,
   heldContent,
@@ -13,7 +11,7 @@ import { releaseBySmtp } from '../adapters/release-smtp.ts';
 import type { Config } from '../config/config.ts';
 import { printable } from '../mail/reply.ts';
 import { NeighbourError } from '../ports/neighbour-error.ts';
-import { EXIT, UsageError } from './arguments.ts';
+import { EXIT, readArguments, UsageError } from './arguments.ts';
 import { causes } from './causes.ts';
 import { readConfig } from './config-file.ts';
 import { openQuarantine } from './open-quarantine.ts';
@@ -98,16 +96,11 @@ export async function quarantine(args: readonly string[]): Promise<number> {
 
 /** @throws {UsageError} */
 export function parseQuarantine(args: readonly string[]): QuarantineArguments {
-  let parsed;
-  try {
-    parsed = parseArgs({
-      args: [...args],
-      allowPositionals: true,
-      options: { json: { type: 'boolean' }, raw: { type: 'boolean' }, config: { type: 'string' } },
-    });
-  } catch (error) {
-    throw usage(error instanceof Error ? error.message : 'not understood');
-  }
+  const parsed = readArguments('quarantine', args, {
+    json: { type: 'boolean' },
+    raw: { type: 'boolean' },
+    config: { type: 'string' },
+  });
   const [word, ...ids] = parsed.positionals;
   const command = COMMANDS.find((known) => known === word);
   if (command === undefined) throw usage(`which? There are ${COMMANDS.join(', ')}`);

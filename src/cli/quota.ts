@@ -1,5 +1,3 @@
-import { parseArgs } from 'node:util';
-
 import { Registry } from 'prom-client';
 import { z } from 'zod';
 
@@ -16,7 +14,7 @@ import type { State } from '../ports/state.ts';
 import { openLog } from '../runtime/telemetry.ts';
 import { decide } from '../verdict/decide.ts';
 import { rulesFor } from '../verdict/rules.ts';
-import { EXIT, UsageError } from './arguments.ts';
+import { EXIT, readArguments, UsageError } from './arguments.ts';
 import { systemClock } from './clock.ts';
 import { readConfig } from './config-file.ts';
 import { openSiteDirectory } from './open-directory.ts';
@@ -93,16 +91,11 @@ export async function quota(args: readonly string[]): Promise<number> {
 }
 
 function parseQuota(args: readonly string[]): QuotaArguments {
-  let parsed;
-  try {
-    parsed = parseArgs({
-      args: [...args],
-      allowPositionals: true,
-      options: { size: { type: 'string' }, json: { type: 'boolean' }, config: { type: 'string' } },
-    });
-  } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : 'not understood', 'quota');
-  }
+  const parsed = readArguments('quota', args, {
+    size: { type: 'string' },
+    json: { type: 'boolean' },
+    config: { type: 'string' },
+  });
   const [address = '', ...surplus] = parsed.positionals;
   if (address === '' || surplus.length > 0) throw new UsageError('expected one address', 'quota');
   const { size, json = false, config = null } = parsed.values;

@@ -1,13 +1,12 @@
-import { parseArgs } from 'node:util';
-
 import { releaseAccount } from '../checks/account-hours.ts';
 import { accountKeyOfText } from '../checks/account-key.ts';
 import { duration } from '../checks/options.ts';
 import { printable } from '../mail/reply.ts';
 import type { Standing, StandingKind } from '../ports/accounts.ts';
-import { EXIT, UsageError } from './arguments.ts';
+import { EXIT, readArguments, UsageError } from './arguments.ts';
 import { readConfig } from './config-file.ts';
 import { openState } from './open-state.ts';
+import { timeText } from './time-text.ts';
 
 const HELP = `Usage: postern sender list [--json] [--config FILE]
        postern sender release LOGIN... [--config FILE]
@@ -88,7 +87,7 @@ const WHY_LIMIT = 200;
 
 /** @throws {UsageError} */
 export function parseSender(args: readonly string[]): SenderArguments {
-  const { values, positionals } = strictly(args);
+  const { values, positionals } = readArguments('sender', args, OPTIONS);
   const [command, ...logins] = positionals;
   if (command === undefined) throw usage('which? There are list, release and block');
   if (command !== 'list' && command !== 'release' && command !== 'block')
@@ -133,24 +132,10 @@ function printList(standings: readonly Standing[], json: boolean): void {
     return;
   }
   for (const { login, kind, why, by, since, until } of standings) {
-    const end = until === null ? 'until released' : `until ${shown(until)}`;
+    const end = until === null ? 'until released' : `until ${timeText(until)}`;
     process.stdout.write(
-      `${shown(since)}  ${kind.padEnd(7)}  ${printable(login, 320)}  ${end}  by ${by}: ${printable(why, 320)}\n`,
+      `${timeText(since)}  ${kind.padEnd(7)}  ${printable(login, 320)}  ${end}  by ${by}: ${printable(why, 320)}\n`,
     );
-  }
-}
-
-function shown(time: number): string {
-  return `${new Date(time).toISOString().slice(0, 19)}Z`;
-}
-
-function strictly(args: readonly string[]): ReturnType<typeof parsed> {
-  try {
-    return parsed(args);
-  } catch (error) {
-    // Node's own words: "Unknown option '--x'", "Option '--for <value>' argument missing".
-    const [reason = ''] = error instanceof Error ? error.message.split('. ') : [];
-    throw usage(reason.charAt(0).toLowerCase() + reason.slice(1));
   }
 }
 
@@ -161,12 +146,6 @@ const OPTIONS = {
   why: { type: 'string' },
   json: { type: 'boolean' },
 } as const;
-
-function parsed(
-  args: readonly string[],
-): ReturnType<typeof parseArgs<{ options: typeof OPTIONS; allowPositionals: true }>> {
-  return parseArgs({ args: [...args], options: OPTIONS, allowPositionals: true });
-}
 
 function usage(message: string): UsageError {
   return new UsageError(message, 'sender');

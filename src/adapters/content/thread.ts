@@ -1,7 +1,7 @@
 import { isMainThread, parentPort, workerData, Worker } from 'node:worker_threads';
 
 import type { ContentAnswer, ContentRule } from '../../ports/content-scanner.ts';
-import { Examiner } from './examiner.ts';
+import type { Examiner } from './examiner.ts';
 
 /** Marks the threads that this module starts from itself. */
 const ROLE = 'postern-content';
@@ -85,14 +85,14 @@ export class ScanThread {
   }
 }
 
-function serve(): void {
+function serve(makeExaminer: (rules: readonly ContentRule[]) => Examiner): void {
   let examiner: Examiner | null = null;
   const answer = (request: Request): Reply | null => {
     try {
       switch (request.kind) {
         case 'rules':
           examiner = null;
-          examiner = new Examiner(request.rules);
+          examiner = makeExaminer(request.rules);
           return null;
         case 'scan': {
           if (examiner === null) return { kind: 'failed', why: 'the rules could not be made ready' };
@@ -117,4 +117,8 @@ function messageOf(error: unknown): string {
 }
 
 const task: unknown = isMainThread ? null : workerData;
-if (typeof task === 'object' && task !== null && 'role' in task && task.role === ROLE) serve();
+if (typeof task === 'object' && task !== null && 'role' in task && task.role === ROLE) {
+  // Only here: what looks into messages is not for the thread that takes them.
+  const { Examiner: Made } = await import('./examiner.ts');
+  serve((rules) => new Made(rules));
+}

@@ -99,7 +99,7 @@ describe('arguments', () => {
     ['dns --form djb', '--form is one of bind, plain, tinydns, nsupdate'],
     ['rotate --now', 'rotate of which domain?'],
     ['retire a.example --now', 'retire --now which --selector?'],
-    ['rotate --fast', "Unknown option '--fast'"],
+    ['rotate --fast', "unknown option '--fast'"],
   ])('%s', ([line, message]) => {
     const parse = () => parseKeys(line.split(' ').filter((word) => word !== ''));
     expect(parse).toThrow(UsageError);
