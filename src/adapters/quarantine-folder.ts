@@ -239,9 +239,12 @@ export class QuarantineFolder implements Quarantine {
     for (const name of await this.#names()) {
       if (!PASSING.test(name)) continue;
       const path = join(this.#folder, name);
-      const found = await stat(path).catch(() => null);
-      if (found !== null && this.#now() - found.mtimeMs > LEFT_BEHIND_MS) {
-        await rm(path, { recursive: true, force: true });
+      try {
+        const { mtimeMs } = await stat(path);
+        if (this.#now() - mtimeMs > LEFT_BEHIND_MS) await rm(path, { recursive: true, force: true });
+      } catch (error) {
+        // It was finished meanwhile, and has its name now.
+        if (!isAbsent(error)) throw error;
       }
     }
   }

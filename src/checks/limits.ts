@@ -189,7 +189,7 @@ function remember(charges: readonly Charge[], facts: RcptFacts, ledger: Ledger, 
   ledger.add(ofMessage);
 }
 
-/** Nobody waits for this. When the state can't be reached just now, the count stays, and lapses by itself with its period. */
+/** Nobody waits for this. When the state can't be reached just now, which it tells of itself, the count stays, and lapses with its period. */
 export function giveBack({ state }: CheckTools, hits: readonly Hit[]): void {
   if (hits.length > 0) state.refund(hits).catch(() => undefined);
 }

@@ -22,8 +22,22 @@ import { describeWithNeighbours } from '../support/with-neighbours.ts';
 
 // Real Postfix with logins that real Dovecot knows; the operator's command works on the same state as policyd.
 
-/** What a login does is kept by the hour, and an hour may end in the middle of a test. */
-const MAY_CROSS_HOURS = { retry: 1 };
+/** What a login does is kept by the hour. When one ends in the middle of a test, and only then, it may be made once more. */
+function withinAnHour(body: () => Promise<void>): () => Promise<void> {
+  return async () => {
+    const begun = hourNow();
+    try {
+      await body();
+    } catch (error) {
+      if (hourNow() === begun) throw error;
+      await body();
+    }
+  };
+}
+
+function hourNow(): number {
+  return Math.floor(Date.now() / 3_600_000);
+}
 
 const USERS = { [ZEUS]: PASSWORD, [HERA]: PASSWORD };
 const FRIEND = 'thor@valhalla.example';
@@ -69,8 +83,7 @@ async function decision(
 describeWithNeighbours('compromised accounts', () => {
   test(
     'a login that behaves unlike itself is observed, slowed, held and blocked, each seen by the client and told of once',
-    MAY_CROSS_HOURS,
-    async () => {
+    withinAnHour(async () => {
       await using hook = await startWebhook();
       await using site = await startPolicySite({
         users: USERS,
@@ -147,7 +160,7 @@ block = 4
       // The same again is the same again.
       expect(await replies(site, [21, 22].map(stranger), ELSEWHERE)).toEqual(['250 2.1.5', '250 2.1.5']);
       expect(await sender(site.postern, 'list')).toContain(`observe  ${ZEUS}`);
-    },
+    }),
   );
 
   test.each([
@@ -227,24 +240,27 @@ action = "reject"
     expect(await replies(site, [stranger(3)])).toEqual(['450 4.7.1']);
   });
 
-  test('recipients that Postfix refuses after policyd are a signal', MAY_CROSS_HOURS, async () => {
-    await using site = await startPolicySite({
-      users: USERS,
-      alsoAt: ['end-of-data'],
-      postfix: { mailboxes: [ZEUS, HERA] },
-      config: '[checks.account]\nenabled = true\nrefusals = 2\nhold = 1\n',
-    });
-    const guessed = ['a', 'b', 'c'].map((name) => `${name}@olimpus.example`);
-    expect(await replies(site, [HERA, ...guessed])).toEqual([
-      '250 2.1.5',
-      ...Array<string>(3).fill('550 5.1.1'),
-    ]);
-    expect(await replies(site, [HERA])).toEqual(['250 2.1.5']);
-    expect(await sender(site.postern, 'list')).toContain(
-      'by postern: 3 refusals in this hour, more than 2\n',
-    );
-    expect(await site.postfix.queue()).toMatchObject([{ queueName: 'hold', sender: ZEUS }]);
-  });
+  test(
+    'recipients that Postfix refuses after policyd are a signal',
+    withinAnHour(async () => {
+      await using site = await startPolicySite({
+        users: USERS,
+        alsoAt: ['end-of-data'],
+        postfix: { mailboxes: [ZEUS, HERA] },
+        config: '[checks.account]\nenabled = true\nrefusals = 2\nhold = 1\n',
+      });
+      const guessed = ['a', 'b', 'c'].map((name) => `${name}@olimpus.example`);
+      expect(await replies(site, [HERA, ...guessed])).toEqual([
+        '250 2.1.5',
+        ...Array<string>(3).fill('550 5.1.1'),
+      ]);
+      expect(await replies(site, [HERA])).toEqual(['250 2.1.5']);
+      expect(await sender(site.postern, 'list')).toContain(
+        'by postern: 3 refusals in this hour, more than 2\n',
+      );
+      expect(await site.postfix.queue()).toMatchObject([{ queueName: 'hold', sender: ZEUS }]);
+    }),
+  );
 });
 
 interface LoginSite extends AsyncDisposable {
@@ -314,8 +330,7 @@ function submit(site: LoginSite, xclient: { addr: string }): Promise<MailReplies
 describeWithNeighbours('logins and accounts', () => {
   test(
     'networks that a login is used from count with those that it sends from',
-    MAY_CROSS_HOURS,
-    async () => {
+    withinAnHour(async () => {
       await using site = await startLoginSite(
         '[logins.many-networks]\nobserve = false\nnotify = false\n[checks.account]\nenabled = true\nnetworks = 3\nhold = 1\n',
       );
@@ -331,7 +346,7 @@ describeWithNeighbours('logins and accounts', () => {
         'by postern: 4 networks in this hour, more than 3\n',
       );
       expect(await site.postfix.queue()).toMatchObject([{ queueName: 'hold', sender: ZEUS }]);
-    },
+    }),
   );
 
   test('a guessed password puts the account under observation, which its mail bears from then on', async () => {
