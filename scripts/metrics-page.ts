@@ -7,7 +7,7 @@ import { clamdUp } from '../src/cli/clamd-watch.ts';
 import { scannerUp } from '../src/cli/scanner-watch.ts';
 import { quarantineMetrics } from '../src/cli/open-quarantine.ts';
 import { redisUp } from '../src/cli/open-state.ts';
-import { storeEvents } from '../src/cli/wiring.ts';
+import { storeEvents } from '../src/cli/store-events.ts';
 import { loadConfig } from '../src/config/load.ts';
 import { feedbackMetrics } from '../src/feedback/metrics.ts';
 import { lmtpMetrics } from '../src/lmtp-filter/metrics.ts';

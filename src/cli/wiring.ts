@@ -1,5 +1,4 @@
 import type { ChildProcess } from 'node:child_process';
-import { performance } from 'node:perf_hooks';
 
 import { Registry } from 'prom-client';
 
@@ -8,46 +7,34 @@ import { createMailAuth } from '../adapters/mail-auth.ts';
 import { openSqliteStore } from '../adapters/store-sqlite.ts';
 import type { CheckTools } from '../checks/check.ts';
 import type { Config } from '../config/config.ts';
-import { formatProblem } from '../config/errors.ts';
-import type { LoadResult } from '../config/load.ts';
 import { formatSocketAddress, type SocketAddress } from '../config/values.ts';
-import type { Clock } from '../ports/clock.ts';
 import type { SigningKeys } from '../ports/signing-keys.ts';
 import type { Quarantine } from '../ports/quarantine.ts';
 import type { Store } from '../ports/store.ts';
-import { serveAdmin, type Exposition, type Readiness } from '../runtime/admin.ts';
+import { serveAdmin } from '../runtime/admin.ts';
 import type { Daemon } from '../runtime/daemon.ts';
 import { openListener, type Listener, type OpenListener } from '../runtime/listener.ts';
-import { counter, processMetrics, reloadMetrics, type ReloadMetrics } from '../runtime/metrics.ts';
+import { processMetrics, reloadMetrics } from '../runtime/metrics.ts';
 import { sweepSpools } from '../runtime/spool.ts';
-import { seriesOf, summedText } from '../runtime/summed-metrics.ts';
 import type { Log, Telemetry } from '../runtime/telemetry.ts';
 import { WorkerPool } from '../runtime/worker-pool.ts';
 import type { DaemonName } from './arguments.ts';
 import { openContentScanner } from './open-content.ts';
-import { openBlockLists, type BlockLists } from './dnsbl-watch.ts';
-import { openSiteKeys, type SiteKeys } from './open-keys.ts';
+import { openBlockLists } from './dnsbl-watch.ts';
+import { openSiteKeys } from './open-keys.ts';
 import { SiteLookout } from './open-lookout.ts';
-import { openSiteDirectory, type SiteDirectory } from './open-directory.ts';
+import { openSiteDirectory } from './open-directory.ts';
 import { openSiteQuarantine } from './open-quarantine.ts';
-import { openSiteNotifier, type SiteNotifier } from './open-notifier.ts';
+import { openSiteNotifier } from './open-notifier.ts';
 import { openSiteQuota } from './open-quota.ts';
-import { openSiteState, type SiteState } from './open-state.ts';
+import { openSiteState } from './open-state.ts';
 import { reportUpstream } from './upstream-probe.ts';
-import { settle } from './restart.ts';
-import { ScannerWatch, scannerSettings, type ScannerSettings } from './scanner-watch.ts';
 import { ClamdWatch } from './clamd-watch.ts';
+import { systemClock as clock } from './clock.ts';
+import { clamdFor, RunningSite, scannerFor, type Site } from './running-site.ts';
+import { ScannerWatch } from './scanner-watch.ts';
+import { expireRegularly, storeEvents } from './store-events.ts';
 import { workersOf, type WorkerDaemon } from './workers.ts';
-
-/** One process with its daemons, from open sockets to closed ones. */
-export interface Site extends AsyncDisposable {
-  /** Metrics of this process. */
-  readonly registry: Registry;
-  /** Takes over a configuration that was read again; a bad one is reported, and the one in use stays. */
-  reload(result: LoadResult): void;
-  /** Lets all daemons end what they have under way; when `signal` aborts, they cut it off. */
-  stop(signal: AbortSignal): Promise<void>;
-}
 
 export interface SiteOptions {
   readonly config: Config;
@@ -88,9 +75,6 @@ const SERVICES: Readonly<Record<ServiceName, () => Promise<StartDaemon>>> = {
 };
 
 const ADMIN_CONNECTIONS = 64;
-const EXPIRE_EVERY_MS = 3_600_000;
-
-const clock: Clock = { now: () => Date.now(), elapsed: () => performance.now() };
 
 /** Opens everything, sockets before anything serves. @throws when something can't be opened; nothing stays open then */
 export async function openSite(options: SiteOptions): Promise<Site> {
@@ -107,7 +91,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
   );
   const servers = config.file.dns.servers.length > 0 ? config.file.dns.servers : await systemServers();
   const { timeout: timeoutMs, cache_entries: cacheEntries } = config.file.dns;
-  const resolver = opened.use(createResolver({ servers: servers, timeoutMs, cacheEntries }, clock));
+  const resolver = opened.use(createResolver({ servers, timeoutMs, cacheEntries }, clock));
   log.info(
     { servers: servers.map(({ host, port }) => formatSocketAddress({ kind: 'tcp', host, port })) },
     'name servers',
@@ -196,7 +180,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     inUse,
     names,
     own,
-    services,
+    services: services.length,
     pools,
     listeners,
     registry,
@@ -270,125 +254,6 @@ function openPool(
   });
 }
 
-interface SiteParts {
-  /** The configuration of new sessions. */
-  readonly inUse: { config: Config };
-  readonly names: readonly DaemonName[];
-  /** Those that run in this process, not in workers. */
-  readonly own: readonly DaemonName[];
-  readonly services: readonly ServiceName[];
-  readonly pools: readonly WorkerPool[];
-  readonly registry: Registry;
-  readonly listeners: ReadonlyMap<string, Listener>;
-  readonly scanner: ScannerWatch;
-  readonly clamd: ClamdWatch;
-  readonly state: SiteState;
-  readonly directory: SiteDirectory;
-  readonly keys: SiteKeys;
-  readonly lookout: SiteLookout;
-  readonly blockLists: BlockLists;
-  readonly notices: SiteNotifier;
-  readonly log: Log;
-  readonly reloads: ReloadMetrics;
-}
-
-class RunningSite implements Site {
-  readonly #parts: SiteParts;
-  readonly #daemons: Daemon<Config>[] = [];
-  #stopping = false;
-  #owned: AsyncDisposableStack | null = null;
-
-  constructor(parts: SiteParts) {
-    this.#parts = parts;
-    parts.reloads.loaded(clock.now() / 1000);
-  }
-
-  add(daemon: Daemon<Config>): void {
-    this.#daemons.push(daemon);
-  }
-
-  owns(stack: AsyncDisposableStack): void {
-    this.#owned = stack;
-  }
-
-  get registry(): Registry {
-    return this.#parts.registry;
-  }
-
-  /** Of this process and of its workers. */
-  get exposition(): Exposition {
-    const { registry, pools } = this.#parts;
-    if (pools.length === 0) return registry;
-    return {
-      contentType: registry.contentType,
-      async metrics() {
-        const workers = await Promise.all(pools.map((pool) => pool.metrics()));
-        return await summedText([await seriesOf(registry), ...workers.flat()]);
-      },
-    };
-  }
-
-  readiness(): Readiness {
-    const { services, pools, listeners, scanner, clamd, state, directory, blockLists } = this.#parts;
-    const served = this.#daemons.length === services.length && pools.every(({ running }) => running > 0);
-    return {
-      ready: !this.#stopping && served,
-      listeners: Object.fromEntries(Array.from(listeners, ([name, listener]) => [name, listener.text])),
-      neighbours: {
-        ...scanner.states,
-        clamd: clamd.state,
-        ...state.neighbours,
-        ...directory.states,
-        ...blockLists.states,
-      },
-    };
-  }
-
-  reload(result: LoadResult): void {
-    const { inUse, log, reloads, scanner, clamd, blockLists, directory, keys, lookout, notices, names, own } =
-      this.#parts;
-    if (!result.ok) {
-      for (const problem of result.problems) {
-        log.error({ problem: formatProblem(problem) }, 'mistake in the configuration');
-      }
-      reloads.failed();
-      log.error({ mistakes: result.problems.length }, 'reload failed, the configuration in use stays');
-      return;
-    }
-    const { config, waiting } = settle(inUse.config, result.config, names);
-    for (const note of result.notes) log.warn({ note }, 'note on the configuration');
-    if (waiting.length > 0) log.warn({ keys: waiting }, 'these settings change with the next start only');
-    inUse.config = config;
-    scanner.reload(scannerFor(config, names));
-    clamd.reload(clamdFor(config, names));
-    void directory.reload(config);
-    if (own.includes('milter')) {
-      void keys
-        .reload(config)
-        .then(() => lookout.configure(config.file.signing.unpublished, keys.source.files));
-    }
-    notices.reload(config);
-    if (names.includes('policyd')) void blockLists.watch(config.file);
-    for (const daemon of this.#daemons) daemon.reload(config);
-    reloads.loaded(clock.now() / 1000);
-    log.info({ config: config.path }, 'reloaded');
-    log.level = config.file.log.level;
-  }
-
-  async stop(signal: AbortSignal): Promise<void> {
-    this.#stopping = true;
-    const ends = await Promise.allSettled(this.#daemons.map((daemon) => daemon.stop(signal)));
-    for (const [index, end] of ends.entries()) {
-      if (end.status === 'fulfilled') continue;
-      this.#parts.log.error({ daemon: this.#daemons[index]?.name, err: end.reason }, 'the stop failed');
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#owned?.disposeAsync();
-  }
-}
-
 /** Logins are asked about in the process of policyd; feedback comes to that of lmtp-filter, to none of its workers. */
 function servicesOf(
   { file }: Config,
@@ -414,62 +279,6 @@ async function openAdmin({ config, admin, log }: SiteOptions): Promise<Listener 
   });
 }
 
-/** policyd sees no messages, so it has no use for a scanner. */
-function scannerFor({ file }: Config, names: readonly DaemonName[]): ScannerSettings {
-  return scannerSettings(file, names.includes('milter') || names.includes('lmtp-filter'));
-}
-
-/** As with the scanner. */
-function clamdFor({ file }: Config, names: readonly DaemonName[]): Config['file']['clamd'] {
-  const scans = names.includes('milter') || names.includes('lmtp-filter');
-  return scans ? file.clamd : { ...file.clamd, enabled: false };
-}
-
 function acceptFailed(log: Log, daemon: string): (error: Error) => void {
   return (error) => log.error({ daemon, why: error.message }, 'a connection could not be accepted');
-}
-
-/** What the store tells of its troubles, counted and logged. */
-export function storeEvents(registry: Registry, log: Log): Parameters<typeof openSqliteStore>[2] {
-  const failures = counter(registry, {
-    name: 'postern_store_write_failures_total',
-    help: 'Attempts to write decisions that failed; they are tried again.',
-  });
-  const losses = counter(registry, {
-    name: 'postern_store_lost_decisions_total',
-    help: 'Decisions that could not be recorded.',
-  });
-  const lostTraces = counter(registry, {
-    name: 'postern_store_lost_traces_total',
-    help: 'Traces of messages that could not be written, so that other daemons give those messages a trace of their own.',
-  });
-  return {
-    writeFailed(error, waiting) {
-      failures.inc();
-      log.error({ why: error.message, waiting }, 'decisions could not be written, they are tried again');
-    },
-    lost(decisions, why) {
-      losses.inc(decisions);
-      log.error({ decisions, why }, 'decisions are lost');
-    },
-    tracesLost(traces, why) {
-      lostTraces.inc(traces);
-      log.warn({ traces, why }, 'traces could not be written: other daemons will not find them');
-    },
-  };
-}
-
-/** Removes old history now and every hour. */
-function expireRegularly(store: Store, age: () => number, log: Log): Disposable {
-  const expire = async (): Promise<void> => {
-    try {
-      const removed = await store.expire(clock.now() - age());
-      if (removed > 0) log.info({ decisions: removed }, 'old history removed');
-    } catch (error) {
-      log.error({ err: error }, 'old history could not be removed');
-    }
-  };
-  void expire();
-  const timer = setInterval(() => void expire(), EXPIRE_EVERY_MS).unref();
-  return { [Symbol.dispose]: () => clearInterval(timer) };
 }
