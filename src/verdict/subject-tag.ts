@@ -44,7 +44,8 @@ export function tagSubject(question: SubjectQuestion): SubjectAnswer {
   if (first === undefined) return { subjects: [` ${tag} `], previous: ` ${NONEXISTENT}` };
   const original = missing ? '' : previous;
   // A previous subject that tells the truth is kept, whoever wrote it: tagging a message twice is as tagging it once.
-  const truth = original !== null && unfold(tagged(tag, original)) === unfold(first);
+  // It is compared as it can be written: the previous subject has no octets that a field must not have.
+  const truth = original !== null && unfold(tagged(tag, original)) === unfold(foldedValue(first));
   const base = original !== null && (truth || trusted) ? original : first;
   const result = truth ? first : tagged(tag, base);
   const rest = others.map((subject) => tagged(tag, subject));

@@ -438,6 +438,9 @@ describe('messageEdits, for any message, verdict and scan', () => {
   });
 
   it('leaves lmtp-filter nothing to do when the milter came to the same verdict', () => {
+    // A subject that begins with the tag, and has an octet that can't be written.
+    const begun = new HeaderList([{ name: 'Subject', value: '\r\n[SPAM] offer\u0000' }]);
+    const spam = { outcomes: [scanned(GTUBE_SCAN)], rules: rules({ subjectTag: '[SPAM]' }) };
     fc.assert(
       fc.property(question, (asked) => {
         // What the milter quarantines never reaches lmtp-filter with the same words.
@@ -455,6 +458,7 @@ describe('messageEdits, for any message, verdict and scan', () => {
         const headers = new HeaderList(delivered);
         expect(messageEdits({ ...asked, headers, daemon: 'lmtp-filter' })).toEqual([]);
       }),
+      { examples: [[input(begun, spam)]] },
     );
   });
 });
