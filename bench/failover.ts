@@ -1,4 +1,4 @@
-// What a failover costs: hits on limits at a steady pace, and in the middle the master is killed.
+// What a failover costs: hits on limits at a steady pace, each with a decision that is recorded, and in the middle the master is killed.
 //   node bench/failover.ts [--requests N] [--rate PER_SECOND] [--only sentinel|cluster]
 
 import { setTimeout as wait } from 'node:timers/promises';
@@ -7,7 +7,9 @@ import { parseArgs } from 'node:util';
 import type { RedisOptions } from '../src/adapters/redis-client.ts';
 import type { ClusterOptions } from '../src/adapters/redis-cluster.ts';
 import { openRedisState } from '../src/adapters/state-redis.ts';
+import { openRedisStore } from '../src/adapters/store-redis.ts';
 import type { State } from '../src/ports/state.ts';
+import { decision } from '../test/support/decisions.ts';
 import { startRedisCluster } from '../test/support/neighbours/redis-cluster.ts';
 import { MASTER_NAME, startWatchedRedis } from '../test/support/neighbours/redis-sentinels.ts';
 
@@ -60,6 +62,16 @@ async function measure(
     up: () => print(name, 'up', said()),
     down: (why) => print(name, 'down', `${said()}: ${why}`),
   });
+  const record = { lost: 0, failures: 0 };
+  await using store = await openRedisStore(
+    { redis: options, host: 'mx1.example.org', most: 10 * requests, keepMs: 3_600_000 },
+    { now: () => Date.now(), elapsed: () => performance.now() },
+    {
+      lost: (decisions) => (record.lost += decisions),
+      writeFailed: () => (record.failures += 1),
+      tracesLost: () => undefined,
+    },
+  );
   const counted = new Map<number, number>();
   const failed = new Map<number, number>();
   const times: number[] = [];
@@ -71,7 +83,10 @@ async function measure(
   const start = performance.now();
   while (sent < requests) {
     const due = Math.min(requests, Math.ceil(((performance.now() - start) * rate) / 1000));
-    for (; sent < due; sent++) calls.push(one(sent % KEYS));
+    for (; sent < due; sent++) {
+      calls.push(one(sent % KEYS));
+      store.record(decision({ trace: `trace${sent}`, time: Date.now() }));
+    }
     if (killed === null && sent >= requests * 0.3) {
       print(name, 'killed', said());
       killed = kill();
@@ -80,6 +95,9 @@ async function measure(
   }
   await Promise.all(calls);
   await killed;
+  await store.flush();
+  const found = await store.history({ limit: 2 * requests });
+  const traces = new Set(found.map(({ trace }) => trace));
 
   async function one(key: number): Promise<void> {
     const from = performance.now();
@@ -118,6 +136,10 @@ async function measure(
   print(name, 'said to be counted, and lost', `${lost}`);
   print(name, 'failed, and yet counted', `${unsaid}`);
   print(name, 'counted twice', `${doubled}`);
+  print(name, 'attempts to write decisions that failed', `${record.failures}`);
+  print(name, 'decisions lost for want of room', `${record.lost}`);
+  print(name, 'decisions lost with the master', `${requests - record.lost - traces.size}`);
+  print(name, 'decisions recorded twice', `${found.length - traces.size}`);
 }
 
 async function hit(state: State, key: number): Promise<void> {

@@ -1,7 +1,7 @@
 // Memory of the milter with many large messages at once:
 //   node bench/milter-memory.ts [CONNECTIONS] [MEBIBYTES]
-// Each connection sends one message of that size to a built milter that verifies it, and one that signs it; all bodies are there before the
-// first verdict is asked for. Prints one JSON line: the most memory the process had, and how much of it before the first message.
+// Each connection sends one message of that size to a built milter that verifies it, and one that signs it, without and with content rules; all bodies
+// are there before the first verdict is asked for. Prints one JSON line each: the most memory the process had, and how much of it before the first message.
 import { spawnSync } from 'node:child_process';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -15,6 +15,15 @@ import { Watched } from './server.ts';
 
 const connections = Number(process.argv[2] ?? 64);
 const size = Number(process.argv[3] ?? 50) * 1024 * 1024;
+/** Words and patterns that each body is searched for, and that are in none. */
+const RULES = `[[checks.content.rule]]
+name = "secrets"
+direction = "both"
+words = ["top secret", "geheim*"]
+patterns = ["iban [a-z]{2}[0-9]{20}"]
+where = ["subject", "body"]
+action = "ignore"
+`;
 const root = join(import.meta.dirname, '..');
 
 const built = spawnSync('npm', ['run', '--silent', 'build'], { cwd: root, stdio: ['ignore', 2, 2] });
@@ -28,9 +37,10 @@ try {
   const key = join(folder, 'rsa.pem');
   await writeFile(key, rsa.privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
   // Quarantine in a folder of our own: only then, or with a scanner, is a body kept at all.
-  await writeFile(
-    join(folder, 'postern.toml'),
-    `dns.servers = ["127.0.0.1:${dns.port}"]
+  const configure = (rules: boolean): Promise<void> =>
+    writeFile(
+      join(folder, 'postern.toml'),
+      `dns.servers = ["127.0.0.1:${dns.port}"]
 site.hostname = "mx.example.org"
 state.folder = ${JSON.stringify(join(folder, 'state'))}
 milter.listen = "127.0.0.1:${port}"
@@ -38,15 +48,19 @@ spamd.enabled = false
 clamd.enabled = false
 quarantine.where = "folder"
 rules."spf.fail" = "quarantine"
-[[signing.key]]
+${rules ? RULES : ''}[[signing.key]]
 domain = "rsa.example"
 selector = "bench"
 file = ${JSON.stringify(key)}
 `,
-  );
+    );
   const bin = join(root, 'bin/postern');
   const args = ['run', 'milter', '--admin', 'none', '--config', join(folder, 'postern.toml')];
-  for (const direction of ['in', 'out'] as const) {
+  const scenarios = [false, true].flatMap((rules) =>
+    (['in', 'out'] as const).map((direction) => ({ rules, direction })),
+  );
+  for (const { rules, direction } of scenarios) {
+    await configure(rules);
     await using server = await Watched.startProgram(bin, args, '"msg":"ready"');
     const before = server.memory();
     let files: readonly string[] = [];
@@ -56,6 +70,7 @@ file = ${JSON.stringify(key)}
     console.log(
       JSON.stringify({
         direction,
+        rules,
         connections,
         mebibytes: size / 1024 / 1024,
         beforeMiB: before,

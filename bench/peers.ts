@@ -217,6 +217,8 @@ function tree(root: number): number[] {
 
 /** Ends what this bench has started, by its ids. */
 export async function endTree(root: number): Promise<void> {
+  // To signal -1 is to signal every process of the machine, which is how a program that could not be started would end here.
+  if (root <= 1) throw new Error('the program did not start');
   const pids = tree(root);
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
     for (const pid of pids) {

@@ -1,7 +1,7 @@
 // `npm run bench`: what one request or message costs each daemon. JSON lines on standard output, a table on standard error.
 //   npm run bench -- [--quick] [--only TEXT] [--profile FOLDER] [--peers]
-// --only: rows whose name has this in it. --profile: a .cpuprofile of each daemon. --peers: policyd beside Debian's policy servers, and the milter
-// beside Debian's milters (Debian 12 and root).
+// --only: rows whose name has this in it. --profile: a .cpuprofile of each daemon. --peers: policyd beside Debian's policy servers, the milter
+// beside Debian's milters, and lmtp-filter beside Dovecot and amavisd-new (Debian 12 and root).
 import { spawnSync } from 'node:child_process';
 import { writeFile, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -13,6 +13,7 @@ import { LmtpClient } from '../test/support/players/lmtp-client.ts';
 import { MilterClient, type MilterMail } from '../test/support/players/milter-client.ts';
 import { freePort } from '../test/support/neighbours/ports.ts';
 import { content, ed25519Pair, rsaPair, sample, sealed, signed, type Sample } from './corpus.ts';
+import { benchLmtpPeers, lmtpTable, type LmtpMeasured } from './lmtp-peers.ts';
 import { benchMilterPeers, milterTable, type MilterMeasured } from './milter-peers.ts';
 import { benchPeers, comparison } from './peers.ts';
 import { policyTable } from './policy-table.ts';
@@ -243,6 +244,7 @@ try {
   if (options.peers) await benchPeers({ dnsPort: dns.port, requests: REQUESTS, only, told });
   const main = join(import.meta.dirname, '../dist/cli/main.js');
   const milters: MilterMeasured[] = [];
+  const servers: LmtpMeasured[] = [];
   if (options.peers) {
     const seconds = options.quick ? 1 : 5;
     const toldOf = (measured: MilterMeasured): void => {
@@ -250,6 +252,11 @@ try {
       milters.push(measured);
     };
     await benchMilterPeers({ dnsPort: dns.port, rsa, main, seconds, only, told: toldOf });
+    const lmtpTold = (measured: LmtpMeasured): void => {
+      console.log(JSON.stringify(measured));
+      servers.push(measured);
+    };
+    await benchLmtpPeers({ main, seconds, only, told: lmtpTold });
   }
   const scoring = { folder, dnsPort: dns.port, messages: 6000 * SCALE, only, profile, main };
   for (const scored of options.peers ? [] : await benchScoring(scoring)) console.log(JSON.stringify(scored));
@@ -257,6 +264,7 @@ try {
   if (policies.length > 0) console.error(policyTable(policies));
   if (options.peers) console.error(comparison(policies));
   if (milters.length > 0) console.error(milterTable(milters));
+  if (servers.length > 0) console.error(lmtpTable(servers));
   if (results.length > 0) console.error(mailTable(results));
 } finally {
   await rm(folder, { recursive: true, force: true });

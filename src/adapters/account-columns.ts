@@ -8,6 +8,12 @@ const LIMIT_PREFIX = 'limit_';
 /** Far more than any account has. */
 const LIST_LIMIT = 1000;
 const THRESHOLD = /^-?\d{1,6}(?:\.\d{1,3})?$/;
+const YES = /^(?:1|y|yes|t|true|on)$/i;
+const NO = /^(?:0|n|no|f|false|off|none)$/i;
+/** RFC 5646 §2.1; systems write "es_MX", too. */
+const LANGUAGE = /^[a-z]{2,8}(?:[-_][a-z0-9]{1,8}){0,4}$/i;
+/** Characters of a subject tag: as in [[override]]. */
+const TAG_LIMIT = 60;
 
 /** The settings of one account as its rows say; null: they say nothing. The first row that has a value counts; lists are joined. @throws {NeighbourError} */
 export function accountOf(rows: readonly Row[]): Account | null {
@@ -19,6 +25,9 @@ export function accountOf(rows: readonly Row[]): Account | null {
     if (limit !== undefined) limits.set(column.slice(LIMIT_PREFIX.length), limit);
   }
   const thresholds = thresholdsOf(rows);
+  const subjectTag = single(rows, 'subject_tag', tagOf);
+  const language = single(rows, 'language', languageOf);
+  const rewriteBody = single(rows, 'rewrite_body', answerOf);
   const [senders, allow, block, signingKeys] = ['senders', 'allow', 'block', 'signing_keys'].map((column) =>
     listOf(rows, column),
   );
@@ -27,6 +36,9 @@ export function accountOf(rows: readonly Row[]): Account | null {
     senders: senders ?? [],
     ...(quota === undefined ? {} : { quota }),
     ...(thresholds === null ? {} : { thresholds }),
+    ...(subjectTag === undefined ? {} : { subjectTag }),
+    ...(language === undefined ? {} : { language }),
+    ...(rewriteBody === undefined ? {} : { rewriteBody }),
     ...(allow === undefined || allow.length === 0 ? {} : { allow }),
     ...(block === undefined || block.length === 0 ? {} : { block }),
     ...(signingKeys === undefined || signingKeys.length === 0 ? {} : { signingKeys }),
@@ -39,11 +51,13 @@ function thresholdsOf(rows: readonly Row[]): AccountThresholds | null {
   const tag = single(rows, 'tag', thresholdOf);
   const junk = single(rows, 'junk', thresholdOf);
   const reject = single(rows, 'reject', thresholdOf);
-  if (tag === undefined && junk === undefined && reject === undefined) return null;
+  const discard = single(rows, 'discard', thresholdOf);
+  if (tag === undefined && junk === undefined && reject === undefined && discard === undefined) return null;
   return {
     ...(tag === undefined ? {} : { tag }),
     ...(junk === undefined ? {} : { junk }),
     ...(reject === undefined ? {} : { reject }),
+    ...(discard === undefined ? {} : { discard }),
   };
 }
 
@@ -87,4 +101,21 @@ function limitOf(text: string): number | undefined {
 function thresholdOf(text: string): number | null | undefined {
   if (text === 'none') return null;
   return THRESHOLD.test(text) ? Number(text) : undefined;
+}
+
+function answerOf(text: string): boolean | undefined {
+  if (YES.test(text)) return true;
+  return NO.test(text) ? false : undefined;
+}
+
+/** Yes and no switch the site's tag on and off; anything else is a tag. */
+function tagOf(octets: string): string | boolean | undefined {
+  const answer = answerOf(octets);
+  if (answer !== undefined) return answer;
+  const text = Buffer.from(octets, 'latin1').toString('utf8');
+  return text.length <= TAG_LIMIT && !/[\p{Cc}\uFFFD]/u.test(text) ? text : undefined;
+}
+
+function languageOf(text: string): string | undefined {
+  return LANGUAGE.test(text) ? text.replaceAll('_', '-').toLowerCase() : undefined;
 }

@@ -1,48 +1,45 @@
 import { connect, type Socket } from 'node:net';
 
+import type { Clock } from '../ports/clock.ts';
 import { NeighbourError } from '../ports/neighbour-error.ts';
 import type { VirusScan, VirusScanner } from '../ports/virus-scanner.ts';
 import { ClamdScan } from './clamd-scan.ts';
 import { ANSWER_LIMIT, chunkHead, INSTREAM, PING, readPong, readScanAnswer } from './clamd-wire.ts';
-import { nextServer, Server } from './server-choice.ts';
+import { BrokeOff, NeighbourPool, type PoolOptions } from './neighbour-pool.ts';
 
 export type ClamdAddress =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly path: string };
 
 export interface ClamdOptions {
-  /** Each a clamd with the same signatures. */
+  /** At least one; each a clamd with the same signatures. */
   readonly addresses: readonly ClamdAddress[];
   /** Scans at once with each of them. More than clamd has threads (MaxThreads) would wait there without a word. */
   readonly maxConcurrent: number;
   readonly connectTimeoutMs: number;
+  /** One of them, by its place in `addresses`, began to fail, or works again. */
+  readonly changed: PoolOptions['changed'];
 }
 
-/** Told what becomes of single servers. */
-export interface ClamdEvents {
-  answered(address: ClamdAddress): void;
-  failed(address: ClamdAddress, error: unknown): void;
-}
+/** Scans that may wait for each one that can be under way. */
+const WAITING_PER_SCAN = 20;
 
 /** clamd answers at once, or waits for more. */
 const SECOND_LOOK_MS = 1000;
 
-type ClamdServer = Server<ClamdAddress>;
-
 /** One or several clamds as a scanner. One connection for each message. */
-export function createClamd(options: ClamdOptions, events: ClamdEvents): VirusScanner {
-  return new Clamd(options, events);
+export function createClamd(options: ClamdOptions, clock: Clock): VirusScanner {
+  return new Clamd(options, clock);
 }
 
 class Clamd implements VirusScanner {
-  readonly #options: ClamdOptions;
-  readonly #events: ClamdEvents;
-  readonly #servers: readonly ClamdServer[];
+  readonly #connectTimeoutMs: number;
+  readonly #pool: NeighbourPool<ClamdAddress>;
 
-  constructor(options: ClamdOptions, events: ClamdEvents) {
-    this.#options = options;
-    this.#events = events;
-    this.#servers = options.addresses.map((address) => new Server(address, options.maxConcurrent));
+  constructor({ addresses, maxConcurrent, connectTimeoutMs, changed }: ClamdOptions, clock: Clock) {
+    this.#connectTimeoutMs = connectTimeoutMs;
+    const waiting = addresses.length * maxConcurrent * WAITING_PER_SCAN;
+    this.#pool = new NeighbourPool(addresses, { perMember: maxConcurrent, waiting, changed }, clock);
   }
 
   begin(patienceMs: number, signal: AbortSignal): VirusScan {
@@ -53,75 +50,39 @@ class Clamd implements VirusScanner {
 
   /** Asks all of them, so that those that failed are known to be back. Not counted among the scans. */
   async ping(signal: AbortSignal): Promise<void> {
-    try {
-      await Promise.any(this.#servers.map((server) => this.#ping(server, signal)));
-    } catch (error) {
-      const cause: unknown = error instanceof AggregateError ? error.errors[0] : error;
-      throw new NeighbourError('no clamd answers', { cause });
-    }
+    await this.#pool.probe((address) => this.#ping(address, signal));
   }
 
-  /** Finds a server that takes the connection. From then on the scan is with that one: what it was given is not kept. */
+  /** Finds one that takes the connection. From then on the scan is with that one: what it was given is not kept. */
   async #serve(scan: ClamdScan): Promise<void> {
-    const tried = new Set<ClamdServer>();
-    let why: unknown = new NeighbourError('no clamd is configured');
-    for (let server = this.#next(tried); server !== null && !scan.settled; server = this.#next(tried)) {
-      tried.add(server);
-      try {
-        await this.#with(server, scan);
-        return;
-      } catch (error) {
-        why = new NeighbourError(`clamd at ${whereabouts(server.address)}`, { cause: error });
-      }
+    try {
+      await this.#pool.run((address) => this.#with(address, scan), scan.signal);
+    } catch (error) {
+      scan.fail(error);
     }
-    scan.fail(why);
   }
 
-  #next(tried: ReadonlySet<ClamdServer>): ClamdServer | null {
-    return nextServer(this.#servers, tried, performance.now());
-  }
-
-  /** @throws {NeighbourError} when another one may be asked: nothing was given to this one yet */
-  async #with(server: ClamdServer, scan: ClamdScan): Promise<void> {
-    await server.run(async () => {
-      let socket: Socket;
-      try {
-        socket = await this.#connected(server.address, scan.signal);
-      } catch (error) {
-        if (!scan.signal.aborted) this.#failed(server, error);
-        throw error;
-      }
-      const end = await scan.use(socket);
-      switch (end.kind) {
-        case 'answered':
-          this.#answered(server);
-          break;
-        case 'dropped':
-          break;
-        case 'broke':
-          await this.#broke(server, scan, end.error);
-          break;
-      }
-    }, scan.signal);
-  }
-
-  /**
-   * A clamd that has had enough (StreamMaxLength) says so and closes; when that meets what is on its way to it, its words are lost with the connection.
-   * It is asked once more, on a connection that it is sent nothing on but how much it was.
-   */
-  async #broke(server: ClamdServer, scan: ClamdScan, error: unknown): Promise<void> {
-    if (wasReset(error) && (await this.#isTooMuch(server, scan.octets, scan.signal))) {
-      scan.answer({ kind: 'too-large' });
-      return;
+  /** @throws {NeighbourError} when nothing was given to it yet; {BrokeOff} afterwards */
+  async #with(address: ClamdAddress, scan: ClamdScan): Promise<void> {
+    const socket = await told(address, () => this.#connected(address, scan.signal));
+    const end = await scan.use(socket);
+    switch (end.kind) {
+      case 'answered':
+      case 'dropped':
+        break;
+      case 'broke':
+        // A clamd that has had enough (StreamMaxLength) says so and closes; when that meets what is on its way to it, its words are lost with the
+        // connection. It is asked once more, on a connection that it is sent nothing on but how much it was.
+        if (wasReset(end.error) && (await this.#isTooMuch(address, scan.octets, scan.signal)))
+          scan.answer({ kind: 'too-large' });
+        else throw new BrokeOff(`clamd at ${whereabouts(address)}`, { cause: end.error });
     }
-    if (!scan.settled) this.#failed(server, error);
-    scan.fail(new NeighbourError(`clamd at ${whereabouts(server.address)}`, { cause: error }));
   }
 
-  async #isTooMuch(server: ClamdServer, octets: number, scanSignal: AbortSignal): Promise<boolean> {
+  async #isTooMuch(address: ClamdAddress, octets: number, scanSignal: AbortSignal): Promise<boolean> {
     const signal = AbortSignal.any([scanSignal, AbortSignal.timeout(SECOND_LOOK_MS)]);
     try {
-      using socket = owned(await this.#connected(server.address, signal));
+      using socket = owned(await this.#connected(address, signal));
       const answer = answerTo(socket.it, Buffer.concat([INSTREAM, chunkHead(octets)]), signal);
       return readScanAnswer(await answer).kind === 'too-large';
     } catch {
@@ -130,29 +91,15 @@ class Clamd implements VirusScanner {
     }
   }
 
-  async #ping(server: ClamdServer, signal: AbortSignal): Promise<void> {
-    try {
-      using socket = owned(await this.#connected(server.address, signal));
+  async #ping(address: ClamdAddress, signal: AbortSignal): Promise<void> {
+    await told(address, async () => {
+      using socket = owned(await this.#connected(address, signal));
       readPong(await answerTo(socket.it, PING, signal));
-      this.#answered(server);
-    } catch (error) {
-      this.#failed(server, error);
-      throw new NeighbourError(`clamd at ${whereabouts(server.address)}`, { cause: error });
-    }
-  }
-
-  #answered(server: ClamdServer): void {
-    server.worked();
-    this.#events.answered(server.address);
-  }
-
-  #failed(server: ClamdServer, error: unknown): void {
-    server.failed(performance.now());
-    this.#events.failed(server.address, error);
+    });
   }
 
   #connected(address: ClamdAddress, signal: AbortSignal): Promise<Socket> {
-    const { connectTimeoutMs } = this.#options;
+    const connectTimeoutMs = this.#connectTimeoutMs;
     return new Promise((resolve, reject) => {
       if (signal.aborted) {
         reject(new NeighbourError('given up before it was asked', { cause: signal.reason }));
@@ -183,6 +130,15 @@ class Clamd implements VirusScanner {
         resolve(socket);
       });
     });
+  }
+}
+
+/** @throws {NeighbourError} that names the server */
+async function told<T>(address: ClamdAddress, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw new NeighbourError(`clamd at ${whereabouts(address)}`, { cause: error });
   }
 }
 

@@ -39,6 +39,7 @@ export interface DirectoryOptions {
 export interface FileAnswers {
   readonly listsMailboxes: boolean;
   readonly delimiter: string;
+  readonly keepsSettings: boolean;
   answer(question: Question): Answer;
   /** [[account]], with what others say of the account below it. @param name in lower case */
   account(name: string, others: Account | null): Account;
@@ -90,6 +91,10 @@ class FilesDirectory implements FileDirectory {
 
   get files(): FileAnswers {
     return this.#tables;
+  }
+
+  get keepsSettings(): boolean {
+    return this.#tables.keepsSettings;
   }
 
   destination(recipient: Address): Destination {
@@ -176,6 +181,10 @@ class Tables implements FileAnswers {
 
   get listsMailboxes(): boolean {
     return this.#mailboxFiles.length > 0;
+  }
+
+  get keepsSettings(): boolean {
+    return this.#accounts.keepSettings;
   }
 
   get delimiter(): string {

@@ -1,6 +1,18 @@
 /** What a directory elsewhere is asked, as Postfix's own tables are: by one key at a time. */
-export const LOOKUPS = ['mailbox_domain', 'alias_domain', 'alias', 'mailbox', 'account'] as const;
+export const LOOKUPS = [
+  'mailbox_domain',
+  'alias_domain',
+  'alias',
+  'mailbox',
+  'account',
+  'signing_key',
+] as const;
 export type Lookup = (typeof LOOKUPS)[number];
+
+/** Whether the rows of all queries and sources count. Of tables of addresses the first that has the key counts, as in Postfix. */
+export function isGathered(lookup: Lookup): boolean {
+  return lookup === 'account' || lookup === 'signing_key';
+}
 
 /** What a question is about; every part in lower case, one character for each octet. */
 export interface Subject {

@@ -3,6 +3,7 @@ import type { Clock } from '../ports/clock.ts';
 import type { Account, Destination, Directory } from '../ports/directory.ts';
 import { NeighbourError } from '../ports/neighbour-error.ts';
 import { accountOf } from './account-columns.ts';
+import { ontoDomain } from './account-merge.ts';
 import { parseAddressList } from './address-list.ts';
 import {
   destinationSteps,
@@ -14,12 +15,20 @@ import {
   type Steps,
 } from './destination-steps.ts';
 import type { FileAnswers } from './directory-file.ts';
-import { KEY_LIMIT, subjectOf, type DirectorySource, type Lookup, type Row } from './directory-source.ts';
+import {
+  isGathered,
+  KEY_LIMIT,
+  subjectOf,
+  type DirectorySource,
+  type Lookup,
+  type Row,
+} from './directory-source.ts';
 import { LookupCache, type CacheOptions, type LookResult } from './lookup-cache.ts';
 import { ADDRESS_LIMIT, EXPANSION_LIMIT } from './virtual-aliases.ts';
 
 /** Of a domain: it is. */
 const YES: Answer = Object.freeze([]);
+const NOTHING_SET: Account = Object.freeze({ limits: new Map(), senders: [] });
 /** Postfix defers an alias with more targets than it follows, so more are not kept. */
 const TARGETS_KEPT = EXPANSION_LIMIT + 1;
 
@@ -53,14 +62,27 @@ export class SourcedDirectory implements Directory, Disposable {
     this.#accounts = cache('account', accountOf);
   }
 
+  get keepsSettings(): boolean {
+    return this.#has('account') || this.#files().keepsSettings;
+  }
+
   async destination(recipient: Address, signal: AbortSignal): Promise<Destination> {
     return await this.#settle(destinationSteps(recipient, this.#files().delimiter), signal);
   }
 
   async account(name: string, signal: AbortSignal): Promise<Account> {
     const key = lowerAscii(name);
-    const found = this.#has('account') ? await this.#accounts.get(key, signal) : null;
-    return this.#files().account(key, found);
+    return this.#files().account(key, this.#has('account') ? await this.#account(key, signal) : null);
+  }
+
+  /** An account is asked for by its name, and by `@domain` for what is set for all of its domain. */
+  async #account(key: string, signal: AbortSignal): Promise<Account | null> {
+    const at = key.lastIndexOf('@');
+    const own = this.#accounts.get(key, signal);
+    if (at <= 0) return await own;
+    const [account, domain] = await Promise.all([own, this.#accounts.get(key.slice(at), signal)]);
+    if (domain === null) return account;
+    return ontoDomain(domain, account ?? NOTHING_SET);
   }
 
   async owns(login: string, address: Address, signal: AbortSignal): Promise<boolean> {
@@ -150,7 +172,7 @@ export class SourcedDirectory implements Directory, Disposable {
     for (const source of this.#sources) {
       if (!source.has(lookup)) continue;
       const rows = await source.ask(lookup, subject);
-      if (lookup !== 'account' && rows.length > 0) return rows;
+      if (!isGathered(lookup) && rows.length > 0) return rows;
       gathered.push(...rows);
     }
     return gathered;

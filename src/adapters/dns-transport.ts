@@ -68,12 +68,14 @@ function askUdp(server: DnsServer, question: Question, edns: boolean, signal: Ab
     if (response.kind !== 'other') ended(response);
     else if (++strays >= STRAY_LIMIT) ended({ kind: 'silent', why: 'too many packets that are no answer' });
   });
-  socket.connect(server.port, server.host, () => {
+  // Not as the callback of `connect`, which is called when there is no way to the server, too, and keeps that from `error`.
+  socket.once('connect', () => {
     if (!open) return;
     socket.send(encodeQuery(id, question, edns), (error) => {
       if (error !== null) ended({ kind: 'silent', why: error.message });
     });
   });
+  socket.connect(server.port, server.host);
   return promise;
 }
 

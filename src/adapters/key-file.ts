@@ -1,28 +1,37 @@
 import type { DomainKeys, SigningKey } from '../ports/signing-keys.ts';
 
-/** Where a key is, and whose it is. */
-export interface KeyPlace {
+/** Whose key it is. */
+export interface KeyIdentity {
   /** d=, lower case. */
   readonly domain: string;
   readonly selector: string;
   readonly subdomains: boolean;
+}
+
+/** Where a key is, and whose it is. */
+export interface KeyPlace extends KeyIdentity {
   /** Absolute. */
   readonly path: string;
 }
 
-/** One file, as it was when it was last read. */
-export interface KeyFile {
-  readonly place: KeyPlace;
-  /** Changes when the file does. */
-  readonly stamp: string;
+/** What there is under the name of a key. */
+export interface FoundKey {
+  readonly place: KeyIdentity;
   readonly state:
     | { readonly kind: 'usable'; readonly key: SigningKey }
     /** What is wrong with it and how to mend it. */
     | { readonly kind: 'broken'; readonly why: string };
 }
 
+/** One file, as it was when it was last read. */
+export interface KeyFile extends FoundKey {
+  readonly place: KeyPlace;
+  /** Changes when the file does. */
+  readonly stamp: string;
+}
+
 /** What there is for each domain. A broken key stops its domain only when no other one is left. */
-export function byDomain(files: Iterable<KeyFile>): ReadonlyMap<string, DomainKeys> {
+export function byDomain(files: Iterable<FoundKey>): ReadonlyMap<string, DomainKeys> {
   const domains = new Map<string, DomainKeys>();
   for (const { place, state } of files) {
     const { domain, selector, subdomains } = place;

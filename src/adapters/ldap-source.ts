@@ -12,6 +12,7 @@ import {
 } from './connection-pool.ts';
 import { CountedSocket } from './counted-socket.ts';
 import {
+  isGathered,
   octetsOf,
   ROW_LIMIT,
   valuesFor,
@@ -77,7 +78,7 @@ export class LdapSource implements DirectorySource {
       if (values === null) continue;
       const filter = filterText(search.filter, values);
       const rows = await this.#rows(lookup, search, filter);
-      if (lookup !== 'account' && rows.length > 0) return rows;
+      if (!isGathered(lookup) && rows.length > 0) return rows;
       gathered.push(...rows);
     }
     return gathered;

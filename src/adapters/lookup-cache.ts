@@ -48,13 +48,19 @@ export class LookupCache<T extends {}> {
     this.#known = new LRUCache({ max: options.entries });
   }
 
+  /** What is remembered, and new enough; undefined: it has to be asked for. */
+  known(key: string): T | null | undefined {
+    const known = this.#known.get(key);
+    if (known === undefined || this.#age(known) > this.#ttl(known)) return undefined;
+    this.#looked('cache');
+    return known.value;
+  }
+
   /** null: there is nothing. @throws what `load` does, when no old answer may stand in */
   async get(key: string, signal: AbortSignal): Promise<T | null> {
+    const remembered = this.known(key);
+    if (remembered !== undefined) return remembered;
     const known = this.#known.get(key);
-    if (known !== undefined && this.#age(known) <= this.#ttl(known)) {
-      this.#looked('cache');
-      return known.value;
-    }
     let asked = this.#asked.get(key);
     if (asked === undefined) {
       asked = this.#ask(key);

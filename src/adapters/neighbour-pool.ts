@@ -10,6 +10,9 @@ export interface PoolOptions {
   readonly changed: (member: number, works: boolean, error: unknown) => void;
 }
 
+/** A member failed when it had been given what can't be given to another one. */
+export class BrokeOff extends NeighbourError {}
+
 /** A member that failed is left alone for so long, twice as long each time, as long as another one works. */
 const FIRST_REST_MS = 1000;
 const LONGEST_REST_MS = 30_000;
@@ -34,7 +37,8 @@ export class NeighbourPool<M> {
   }
 
   /**
-   * Runs `work` with one member after another until one does not fail. What it throws is the member's fault when it is a NeighbourError.
+   * Runs `work` with one member after another until one does not fail. What it throws is the member's fault when it is a NeighbourError, and then the
+   * next one is asked, unless it is a BrokeOff.
    *
    * @throws {NeighbourError} when all have failed, too many requests wait already, or `signal` aborts
    */
@@ -50,6 +54,7 @@ export class NeighbourPool<M> {
         // Given up: whether the member would have answered is not known.
         if (signal.aborted || !(error instanceof NeighbourError)) throw error;
         this.#failed(member, error);
+        if (error instanceof BrokeOff) throw error;
         tried.add(member);
         if (tried.size < this.#members.length) continue;
         if (tried.size === 1) throw error;

@@ -6,11 +6,13 @@ import {
   type Standing,
   type Tally,
 } from '../ports/accounts.ts';
-import { bounded, numberIn, picked, script, together, type RedisCalls } from './redis-calls.ts';
+import { numberIn, picked, script, together, type RedisCalls } from './redis-calls.ts';
+import { hoursKey, seenKey, standingsKeys } from './redis-state-keys.ts';
+import { bounded, digestOf } from './state-keys.ts';
+import { TALLY_AGE_MS } from './state-order.ts';
 
 /** Hours of one subject that are kept, the newest; each as long as that after it was last counted on. */
-const TALLY_HOURS = 24 * 60;
-const TALLY_AGE_MS = TALLY_HOURS * 3_600_000;
+const TALLY_HOURS = TALLY_AGE_MS / 3_600_000;
 /** Logins with a standing; above that, the one that would lapse first goes. */
 export const STANDINGS_LIMIT = 100_000;
 
@@ -127,8 +129,7 @@ export class RedisAccounts {
 
   constructor(client: RedisCalls) {
     this.#client = client;
-    const { prefix } = client;
-    this.#standings = [`${prefix}{standings}`, `${prefix}{standings}lapse`];
+    this.#standings = standingsKeys(client.prefix);
   }
 
   async seen(sightings: readonly Sighting[]): Promise<readonly SightingResult[]> {
@@ -151,7 +152,7 @@ export class RedisAccounts {
       const key = this.#set(sighting);
       const place = places.get(key) ?? places.size + 1;
       places.set(key, place);
-      given.push(`${place}`, `${sighting.windowMs}`, bounded(sighting.value));
+      given.push(`${place}`, `${sighting.windowMs}`, digestOf(sighting.value));
     }
     const answer = await this.#client.run(SEEN, [...places.keys()], given);
     const words: readonly unknown[] = Array.isArray(answer) ? answer : [];
@@ -215,15 +216,13 @@ export class RedisAccounts {
     return all.toSorted((one, other) => other.since - one.since);
   }
 
-  async #put({ login, kind, why, by, since, until }: Standing, raise: boolean): Promise<boolean> {
-    const rank = STANDINGS.indexOf(kind);
-    const ends = until === null ? '-' : `${until}`;
-    const text = `${rank} ${ends} ${JSON.stringify([login, why, by, since])}`;
+  async #put(standing: Standing, raise: boolean): Promise<boolean> {
+    const { login, kind, until } = standing;
     const answer = await this.#client.run(SET_STANDING, this.#standings, [
       bounded(login),
-      `${rank}`,
-      ends,
-      text,
+      `${STANDINGS.indexOf(kind)}`,
+      endText(until),
+      standingText(standing),
       raise ? '1' : '0',
     ]);
     if (answer !== 0 && answer !== 1) throw this.#client.nonsense();
@@ -231,47 +230,70 @@ export class RedisAccounts {
   }
 
   #set({ kind, subject }: Sighting): string {
-    return `${this.#client.prefix}seen:{${bounded(subject)}}${kind}`;
+    return seenKey(this.#client.prefix, kind, bounded(subject));
   }
 
   #hours(subject: string): string {
-    return `${this.#client.prefix}tally:{${bounded(subject)}}`;
+    return hoursKey(this.#client.prefix, bounded(subject));
   }
 
   #counts(words: readonly unknown[]): Record<string, number> {
-    const counts: [string, number][] = [];
-    for (let at = 0; at < words.length; at += 2) {
-      const name = words[at];
-      const count = numberIn(words[at + 1]);
-      if (typeof name !== 'string' || !Number.isFinite(count)) throw this.#client.nonsense();
-      counts.push([name, count]);
-    }
-    return Object.fromEntries(counts);
+    const counts = readCounts(words);
+    if (counts === null) throw this.#client.nonsense();
+    return counts;
   }
 
   #read(text: unknown): Standing {
-    const [, rank = '', ends = '', rest = ''] =
-      typeof text === 'string' ? (/^(\d) (\S+) (.*)$/s.exec(text) ?? []) : [];
-    const kind = STANDINGS[numberIn(rank)];
-    const until = ends === '-' ? null : numberIn(ends);
-    let fields: unknown;
-    try {
-      fields = JSON.parse(rest);
-    } catch {
-      throw this.#client.nonsense();
-    }
-    const words: readonly unknown[] = Array.isArray(fields) ? fields : [];
-    const [login, why, by, since] = words;
-    if (
-      kind === undefined ||
-      typeof login !== 'string' ||
-      typeof why !== 'string' ||
-      (by !== 'postern' && by !== 'operator') ||
-      typeof since !== 'number' ||
-      Number.isNaN(until)
-    ) {
-      throw this.#client.nonsense();
-    }
-    return { login, kind, why, by, since, until };
+    const standing = readStanding(text);
+    if (standing === null) throw this.#client.nonsense();
+    return standing;
   }
+}
+
+/** Names and counts by turns; null: they are not. */
+export function readCounts(words: readonly unknown[]): Record<string, number> | null {
+  const counts: [string, number][] = [];
+  for (let at = 0; at < words.length; at += 2) {
+    const name = words[at];
+    const count = numberIn(words[at + 1]);
+    if (typeof name !== 'string' || !Number.isFinite(count)) return null;
+    counts.push([name, count]);
+  }
+  return Object.fromEntries(counts);
+}
+
+/** When a standing lapses, as a script reads it. */
+export function endText(until: number | null): string {
+  return until === null ? '-' : `${until}`;
+}
+
+export function standingText({ login, kind, why, by, since, until }: Standing): string {
+  return `${STANDINGS.indexOf(kind)} ${endText(until)} ${JSON.stringify([login, why, by, since])}`;
+}
+
+/** null: it is none. */
+export function readStanding(text: unknown): Standing | null {
+  const [, rank = '', ends = '', rest = ''] =
+    typeof text === 'string' ? (/^(\d) (\S+) (.*)$/s.exec(text) ?? []) : [];
+  const kind = STANDINGS[numberIn(rank)];
+  const until = ends === '-' ? null : numberIn(ends);
+  let fields: unknown;
+  try {
+    fields = JSON.parse(rest);
+  } catch {
+    return null;
+  }
+  const words: readonly unknown[] = Array.isArray(fields) ? fields : [];
+  const [login, why, by, since] = words;
+  if (
+    kind === undefined ||
+    typeof login !== 'string' ||
+    typeof why !== 'string' ||
+    (by !== 'postern' && by !== 'operator') ||
+    typeof since !== 'number' ||
+    Number.isNaN(until)
+  ) {
+    return null;
+  }
+  return { login, kind, why, by, since, until };
 }

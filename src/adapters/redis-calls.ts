@@ -24,6 +24,8 @@ export interface RedisCalls {
   /** The members of a sorted set, by rank, the highest score first. */
   highest(key: string, from: number, to: number): Promise<readonly string[]>;
   members(key: string): Promise<readonly string[]>;
+  /** The values of fields of a hash, in their order; null: there is no such field. */
+  fields(key: string, names: readonly string[]): Promise<readonly (string | null)[]>;
   /** All keys that begin so, some at a time; one may come twice. */
   keys(start: string): AsyncGenerator<readonly string[]>;
   /** It answered something that our scripts don't answer. */
@@ -64,17 +66,6 @@ export function together<T>(
 /** The items of a group. */
 export function picked<T>(items: readonly T[], group: readonly number[]): T[] {
   return group.flatMap((index) => items.slice(index, index + 1));
-}
-
-/** The longest part of a key that is written out. */
-const PART_LIMIT = 320;
-const DIGEST_LENGTH = 43;
-
-/** A text as part of a key or as a member: written out for people, and of bounded length; long ones stay apart by a digest. */
-export function bounded(text: string): string {
-  if (text.length <= PART_LIMIT) return text;
-  const digest = createHash('sha256').update(text).digest('base64url');
-  return `${text.slice(0, PART_LIMIT - DIGEST_LENGTH)}${digest}`;
 }
 
 /** A number that a script gave as text, because it may have a fraction or be large; NaN: it is none. */

@@ -203,11 +203,36 @@ export class RedisClient implements RedisCalls {
   /** The texts that keys hold, in their order; null: nothing. */
   async texts(keys: readonly string[]): Promise<readonly (string | null)[]> {
     this.#gather();
-    const answer: unknown = await this.#asked(this.#redis.mget(...keys));
-    if (!Array.isArray(answer) || answer.length !== keys.length || !answer.every(isTextOrNull)) {
-      throw this.nonsense();
+    return this.#texts(await this.#asked(this.#redis.mget(...keys)), keys.length);
+  }
+
+  async fields(key: string, names: readonly string[]): Promise<readonly (string | null)[]> {
+    this.#gather();
+    return this.#texts(await this.#asked(this.#redis.hmget(key, ...names)), names.length);
+  }
+
+  /** INFO, by name. */
+  async info(): Promise<ReadonlyMap<string, string>> {
+    const text: unknown = await this.#asked(this.#redis.info());
+    if (!isText(text)) throw this.nonsense();
+    const named = text.split('\r\n').flatMap((line): [string, string][] => {
+      const [, name, value] = /^(\w+):(.*)$/.exec(line) ?? [];
+      return name === undefined || value === undefined ? [] : [[name, value]];
+    });
+    return new Map(named);
+  }
+
+  /** A setting of redis.conf; null: this user may not ask for it, or there is none of that name. */
+  async setting(name: string): Promise<string | null> {
+    try {
+      const answer = this.#list(await this.#asked(this.#redis.config('GET', name)));
+      return answer[1] ?? null;
+    } catch (error) {
+      // Who serves many may also have taken the command away.
+      const why = error instanceof NeighbourError && error.cause instanceof Error ? error.cause.message : '';
+      if (/^(?:NOPERM|ERR unknown command)/.test(why)) return null;
+      throw error;
     }
-    return answer;
   }
 
   /** It answered something that our scripts don't answer. */
@@ -227,6 +252,13 @@ export class RedisClient implements RedisCalls {
   /** What the types of ioredis promise, a server that is not Redis need not keep. */
   #list(answer: unknown): readonly string[] {
     if (!Array.isArray(answer) || !answer.every(isText)) throw this.nonsense();
+    return answer;
+  }
+
+  #texts(answer: unknown, count: number): readonly (string | null)[] {
+    if (!Array.isArray(answer) || answer.length !== count || !answer.every(isTextOrNull)) {
+      throw this.nonsense();
+    }
     return answer;
   }
 

@@ -88,10 +88,19 @@ export class RedisCluster implements RedisCalls {
     return await this.#master(slotOf(key)).members(key);
   }
 
+  async fields(key: string, names: readonly string[]): Promise<readonly (string | null)[]> {
+    return await this.#master(slotOf(key)).fields(key, names);
+  }
+
   async *keys(start: string): AsyncGenerator<readonly string[]> {
     const masters = this.#masters();
     if (masters.length === 0) throw this.#error(this.#why);
     for (const name of masters) yield* this.#link(name).keys(start);
+  }
+
+  /** The masters, by name. */
+  nodes(): ReadonlyMap<string, RedisClient> {
+    return new Map(this.#masters().map((name) => [name, this.#link(name)]));
   }
 
   nonsense(): NeighbourError {

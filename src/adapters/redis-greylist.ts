@@ -1,10 +1,12 @@
 import type { Correspondence, GreylistAnswer, GreylistTimes, Triplet } from '../ports/greylist.ts';
-import { bounded, picked, script, together, type RedisCalls } from './redis-calls.ts';
+import { picked, script, together, type RedisCalls } from './redis-calls.ts';
+import { correspondentKey, networkKey, tripletKey } from './redis-state-keys.ts';
+import { correspondentName, tripletName } from './state-keys.ts';
 
 /**
  * KEYS: the triplet, its network, and, on one server, the correspondence that would let it pass. ARGV: delay, window, age, passes.
- * A triplet is `w` and when it was first seen, or `p` and until when it is known; a network is how many triplets passed and until when that
- * counts; a correspondence is until when. Answers the kind and up to two numbers.
+ * A triplet is `w`, when it was first seen and until when a retry counts, or `p` and until when it is known; a network is how many triplets passed
+ * and until when that counts; a correspondence is until when. Answers the kind and up to two numbers.
  */
 const JUDGE = script(`
 local delay, window, age, passes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -29,22 +31,20 @@ if passes > 0 and passed >= passes then
   return {'client'}
 end
 
-local stage, time = string.match(triplet or '', '^(%a)(%S+)$')
+local stage, time, ends = string.match(triplet or '', '^(%a)(%S+) ?(%S*)$')
 if stage == 'p' and tonumber(time) > now then
   put(KEYS[1], string.format('p%.0f', now + age), age)
   return {'known'}
 end
 if correspondence and tonumber(correspondence) > now then return {'correspondent'} end
-if stage == 'w' then
+if stage == 'w' and tonumber(ends) > now then
   local waited = math.max(0, now - tonumber(time))
-  if waited <= window then
-    if waited < delay then return {'wait', 0, delay - waited} end
-    put(KEYS[1], string.format('p%.0f', now + age), age)
-    if passes > 0 then network_passed(passed + 1) end
-    return {'passed', waited}
-  end
+  if waited < delay then return {'wait', 0, delay - waited} end
+  put(KEYS[1], string.format('p%.0f', now + age), age)
+  if passes > 0 then network_passed(passed + 1) end
+  return {'passed', waited}
 end
-put(KEYS[1], string.format('w%.0f', now), math.max(window, delay))
+put(KEYS[1], string.format('w%.0f %.0f', now, now + window), window)
 return {'wait', 1, delay}
 `);
 
@@ -72,10 +72,11 @@ export class RedisGreylist {
     this.#client = client;
   }
 
-  async greylist({ network, sender, recipient }: Triplet, times: GreylistTimes): Promise<GreylistAnswer> {
+  async greylist(triplet: Triplet, times: GreylistTimes): Promise<GreylistAnswer> {
+    const { network, sender, recipient } = triplet;
     const { prefix } = this.#client;
-    const keys = [`${prefix}triplet:{${network}}${pair(sender, recipient)}`, `${prefix}network:{${network}}`];
-    const correspondence = this.#correspondence(recipient, sender);
+    const keys = [tripletKey(prefix, tripletName(triplet)), networkKey(prefix, network)];
+    const correspondence = correspondentKey(prefix, correspondentName({ local: recipient, remote: sender }));
     const { delayMs, windowMs, ageMs, clientPasses } = times;
     const given = [`${delayMs}`, `${windowMs}`, `${ageMs}`, `${clientPasses}`];
     if (!this.#client.cluster) {
@@ -93,13 +94,9 @@ export class RedisGreylist {
 
   async correspond(pairs: readonly Correspondence[], ageMs: number): Promise<void> {
     if (pairs.length === 0) return;
-    const keys = pairs.map(({ local, remote }) => this.#correspondence(local, remote));
+    const keys = pairs.map((pair) => correspondentKey(this.#client.prefix, correspondentName(pair)));
     const groups = together(this.#client, keys, (key) => key);
     await Promise.all(groups.map((group) => this.#client.run(CORRESPOND, picked(keys, group), [`${ageMs}`])));
-  }
-
-  #correspondence(local: string, remote: string): string {
-    return `${this.#client.prefix}wrote:{${pair(local, remote)}}`;
   }
 
   #read(answer: unknown): GreylistAnswer {
@@ -119,9 +116,4 @@ export class RedisGreylist {
     }
     throw this.#client.nonsense();
   }
-}
-
-/** No address has a line break, so that none flows into the other. */
-function pair(one: string, other: string): string {
-  return bounded(`${one}\n${other}`);
 }

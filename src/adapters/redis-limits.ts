@@ -1,6 +1,7 @@
 import type { Counter, CounterFilter, Hit, HitResult } from '../ports/limits.ts';
 import { numberIn, picked, together, type RedisCalls } from './redis-calls.ts';
 import { ADD, FORGET, HIT, LISTED_COUNTERS, REFUND, TELL } from './redis-limit-scripts.ts';
+import { counterKey, countersKey } from './redis-state-keys.ts';
 
 /** Longer than anybody tries to add the same again. */
 const ADDED_KNOWN_MS = 3_600_000;
@@ -23,7 +24,7 @@ export class RedisLimits {
   constructor(client: RedisCalls) {
     this.#client = client;
     this.#start = `${client.prefix}limit:{`;
-    this.#index = `${client.prefix}limits`;
+    this.#index = countersKey(client.prefix);
   }
 
   async hit(hits: readonly Hit[]): Promise<readonly HitResult[]> {
@@ -186,7 +187,7 @@ export class RedisLimits {
   }
 
   #key(limit: string, key: string): string {
-    return `${this.#start}${key}}${limit}`;
+    return counterKey(this.#client.prefix, limit, key);
   }
 
   #name(key: string): { limit: string; key: string } {

@@ -1,5 +1,7 @@
 import type { Claim, ClaimResult, Reservation } from '../ports/quota.ts';
-import { bounded, numberIn, picked, script, together, type RedisCalls } from './redis-calls.ts';
+import { numberIn, picked, script, together, type RedisCalls } from './redis-calls.ts';
+import { fullKey, heldKeys, messageKey } from './redis-state-keys.ts';
+import { bounded } from './state-keys.ts';
 
 /** As many of a mailbox are told, those that lapse first. */
 const LISTED_RESERVATIONS = 10_000;
@@ -108,10 +110,10 @@ export class RedisReservations {
   async reserve(trace: string, claims: readonly Claim[], holdMs: number): Promise<readonly ClaimResult[]> {
     if (claims.length === 0) return [];
     const results: ClaimResult[] = [];
-    const groups = together(this.#client, claims, ({ mailbox }) => this.#held(bounded(mailbox)));
+    const groups = together(this.#client, claims, ({ mailbox }) => this.#keys(mailbox)[0]);
     const remembered = this.#client.run(
       REMEMBER,
-      [this.#message(trace)],
+      [messageKey(this.#client.prefix, bounded(trace))],
       [`${holdMs}`, ...claims.map(({ mailbox }) => bounded(mailbox))],
     );
     const claimed = groups.map(async (group) => {
@@ -126,8 +128,7 @@ export class RedisReservations {
     const keys: string[] = [];
     const given = [bounded(trace), `${holdMs}`];
     for (const { mailbox, bytes, used, limit, grace } of claims) {
-      const name = bounded(mailbox);
-      keys.push(this.#held(name), this.#lapses(name));
+      keys.push(...this.#keys(mailbox));
       given.push(`${bytes} ${used} ${limit ?? '-'} ${grace}`);
     }
     const answer = await this.#client.run(RESERVE, keys, given);
@@ -140,9 +141,10 @@ export class RedisReservations {
   }
 
   async settle(trace: string, mailbox: string | null, lingerMs: number): Promise<void> {
-    const names = mailbox === null ? await this.#client.members(this.#message(trace)) : [bounded(mailbox)];
-    if (names.length === 0) return;
-    const keys = names.map((name) => this.#lapses(name));
+    const message = messageKey(this.#client.prefix, bounded(trace));
+    const mailboxes = mailbox === null ? await this.#client.members(message) : [mailbox];
+    if (mailboxes.length === 0) return;
+    const keys = mailboxes.map((each) => this.#keys(each)[1]);
     const groups = together(this.#client, keys, (key) => key);
     await Promise.all(
       groups.map((group) => this.#client.run(SETTLE, picked(keys, group), [bounded(trace), `${lingerMs}`])),
@@ -150,8 +152,7 @@ export class RedisReservations {
   }
 
   async reservations(mailbox: string): Promise<readonly Reservation[]> {
-    const name = bounded(mailbox);
-    const answer = await this.#client.run(TELL, [this.#held(name), this.#lapses(name)], []);
+    const answer = await this.#client.run(TELL, this.#keys(mailbox), []);
     if (!Array.isArray(answer)) throw this.#client.nonsense();
     const words: readonly unknown[] = answer;
     const found: Reservation[] = [];
@@ -166,7 +167,7 @@ export class RedisReservations {
   }
 
   async noteFull(mailbox: string, full: boolean): Promise<number | null> {
-    const key = `${this.#client.prefix}full:{${bounded(mailbox)}}`;
+    const key = fullKey(this.#client.prefix, bounded(mailbox));
     const answer = await this.#client.run(FULL, [key], [full ? '1' : '0']);
     if (!full) return null;
     const since = numberIn(answer);
@@ -174,15 +175,7 @@ export class RedisReservations {
     return since;
   }
 
-  #held(name: string): string {
-    return `${this.#client.prefix}held:{${name}}`;
-  }
-
-  #lapses(name: string): string {
-    return `${this.#client.prefix}lapses:{${name}}`;
-  }
-
-  #message(trace: string): string {
-    return `${this.#client.prefix}message:{${bounded(trace)}}`;
+  #keys(mailbox: string): readonly [held: string, lapses: string] {
+    return heldKeys(this.#client.prefix, bounded(mailbox));
   }
 }

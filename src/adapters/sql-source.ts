@@ -1,6 +1,7 @@
 import { NeighbourError } from '../ports/neighbour-error.ts';
 import { QuestionRefused } from './connection-pool.ts';
 import {
+  isGathered,
   octetsOf,
   ROW_LIMIT,
   valuesFor,
@@ -61,6 +62,7 @@ export class SqlSource implements DirectorySource {
       ['alias', prepare(queries.alias)],
       ['mailbox', prepare(queries.mailbox)],
       ['account', prepare(queries.account)],
+      ['signing_key', prepare(queries.signing_key)],
     ]);
   }
 
@@ -74,8 +76,7 @@ export class SqlSource implements DirectorySource {
       const values = valuesFor(template, subject);
       if (values === null) continue;
       const rows = await this.#rows(lookup, text, values);
-      // Of tables of addresses the first that has the key counts, as in Postfix; settings come from all.
-      if (lookup !== 'account' && rows.length > 0) return rows;
+      if (!isGathered(lookup) && rows.length > 0) return rows;
       gathered.push(...rows);
     }
     return gathered;

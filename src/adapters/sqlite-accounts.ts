@@ -2,6 +2,7 @@ import type { DatabaseSync, StatementSync } from 'node:sqlite';
 
 import { STANDINGS, type Standing, type Tally } from '../ports/accounts.ts';
 import { first, inColumns, nullOr, numberAt, textAt, type Row } from './sqlite-row.ts';
+import { bounded } from './state-keys.ts';
 
 /** What subjects did, hour by hour, and what logins may still do. Whoever calls a method that writes has begun a transaction. */
 export class AccountTable {
@@ -37,13 +38,13 @@ export class AccountTable {
 
   tally(entries: readonly Tally[]): void {
     for (const { subject, hour, counts } of entries) {
-      for (const [name, count] of Object.entries(counts)) this.#add.run(subject, hour, name, count);
+      for (const [name, count] of Object.entries(counts)) this.#add.run(bounded(subject), hour, name, count);
     }
   }
 
   tallies(subject: string, since: number): readonly Tally[] {
     const hours = new Map<number, Record<string, number>>();
-    const rows: readonly unknown[] = this.#tallies.all(subject, since);
+    const rows: readonly unknown[] = this.#tallies.all(bounded(subject), since);
     for (const each of rows) {
       const row = first(each) ?? [];
       const hour = numberAt(row, 0);
@@ -77,7 +78,8 @@ export class AccountTable {
   }
 }
 
-function standingOf(row: Row): Standing {
+/** `row`: login, rank, why, by_operator, since, until. */
+export function standingOf(row: Row): Standing {
   const rank = numberAt(row, 1);
   const kind = STANDINGS[rank];
   if (kind === undefined) throw new RangeError(`there is no standing of rank ${rank}`);

@@ -6,25 +6,30 @@ import { LabelTable } from './sqlite-labels.ts';
 import { isHopeless } from './sqlite-schema.ts';
 import { TraceTable } from './sqlite-traces.ts';
 
-/** A new message's trace, which nobody waits for. */
-export interface OpenedTrace {
-  readonly trace: TraceId;
-  readonly keys: TraceKeys;
-  readonly now: number;
-}
-
-/** Something that is written and answered. */
-export type Ask =
-  | { readonly kind: 'open'; readonly keys: TraceKeys; readonly fresh: TraceId; readonly now: number }
-  | { readonly kind: 'join'; readonly keys: TraceKeys; readonly fresh: TraceId; readonly now: number }
+/** Something that is written, and that nobody waits for. */
+export type Note =
+  /** The trace of a message that is new; `claimed`: no other daemon is to take it for its own. */
   | {
-      readonly kind: 'keep';
+      readonly kind: 'trace';
+      readonly trace: TraceId;
+      readonly keys: TraceKeys;
+      readonly claimed: boolean;
+      readonly now: number;
+    }
+  | { readonly kind: 'claim'; readonly id: number; readonly queueId: string | null }
+  | {
+      readonly kind: 'facts';
       readonly trace: TraceId;
       readonly queueId: string;
       readonly direction: string;
       readonly outcomes: string;
       readonly now: number;
-    }
+    };
+
+/** Something that is written and answered. */
+export type Ask =
+  | { readonly kind: 'open'; readonly keys: TraceKeys; readonly fresh: TraceId; readonly now: number }
+  | { readonly kind: 'join'; readonly keys: TraceKeys; readonly fresh: TraceId; readonly now: number }
   | { readonly kind: 'label'; readonly label: Label }
   | {
       readonly kind: 'expire';
@@ -33,7 +38,11 @@ export type Ask =
       readonly factsBefore: number;
       readonly limit: number;
       readonly now: number;
-    };
+    }
+  /** The oldest decisions, whatever their age, go; at most `limit`. */
+  | { readonly kind: 'trim'; readonly limit: number }
+  /** Free pages go back to the disk, at most so many. */
+  | { readonly kind: 'shrink'; readonly pages: number };
 
 /** What came of an `Ask`. */
 export type Answer =
@@ -44,7 +53,7 @@ export type Answer =
 
 /** What is written in one transaction. */
 export interface Batch {
-  readonly traces: readonly OpenedTrace[];
+  readonly notes: readonly Note[];
   readonly decisions: readonly DecisionRow[];
   readonly asks: readonly Ask[];
 }
@@ -52,7 +61,7 @@ export interface Batch {
 export interface Written {
   /** In the order of the asks. */
   readonly answers: readonly Answer[];
-  /** Why single traces and decisions can never be written. */
+  /** Why single notes and decisions can never be written. */
   readonly hopeless: readonly string[];
 }
 
@@ -81,11 +90,11 @@ export class BatchWriter {
   }
 
   /** One of them can't be stored at all; the others must not suffer for it. */
-  #oneByOne({ traces, decisions, asks }: Batch): Written {
+  #oneByOne({ notes, decisions, asks }: Batch): Written {
     const hopeless: string[] = [];
     const parts: Batch[] = [
-      ...traces.map((trace) => ({ traces: [trace], decisions: [], asks: [] })),
-      ...decisions.map((decision) => ({ traces: [], decisions: [decision], asks: [] })),
+      ...notes.map((note) => ({ notes: [note], decisions: [], asks: [] })),
+      ...decisions.map((decision) => ({ notes: [], decisions: [decision], asks: [] })),
     ];
     const attempt = (part: Batch): readonly Answer[] | string => {
       try {
@@ -101,7 +110,7 @@ export class BatchWriter {
         if (typeof outcome === 'string') hopeless.push(outcome);
       }
       const answers = asks.map((ask): Answer => {
-        const outcome = attempt({ traces: [], decisions: [], asks: [ask] });
+        const outcome = attempt({ notes: [], decisions: [], asks: [ask] });
         return typeof outcome === 'string'
           ? { kind: 'failed', why: outcome }
           : (outcome[0] ?? { kind: 'failed', why: 'no answer' });
@@ -110,12 +119,25 @@ export class BatchWriter {
     });
   }
 
-  #together({ traces, decisions, asks }: Batch): Answer[] {
+  #together({ notes, decisions, asks }: Batch): Answer[] {
     return this.#transaction(() => {
-      for (const { trace, keys, now } of traces) this.#traces.add(trace, keys, now);
+      for (const note of notes) this.#write(note);
       for (const decision of decisions) this.#decisions.write(decision);
       return asks.map((ask) => this.#answer(ask));
     });
+  }
+
+  #write(note: Note): void {
+    switch (note.kind) {
+      case 'trace':
+        this.#traces.add(note.trace, note.keys, note.now, note.claimed);
+        break;
+      case 'claim':
+        this.#traces.claim(note.id, note.queueId);
+        break;
+      case 'facts':
+        this.#traces.keepFacts(note.trace, note.queueId, note.direction, note.outcomes, note.now);
+    }
   }
 
   #answer(ask: Ask): Answer {
@@ -124,9 +146,6 @@ export class BatchWriter {
         return { kind: 'trace', trace: this.#traces.open(ask.keys, ask.fresh, ask.now) };
       case 'join':
         return { kind: 'trace', trace: this.#traces.join(ask.keys, ask.fresh, ask.now) };
-      case 'keep':
-        this.#traces.keepFacts(ask.trace, ask.queueId, ask.direction, ask.outcomes, ask.now);
-        return { kind: 'done' };
       case 'label':
         this.#labels.write(ask.label);
         return { kind: 'done' };
@@ -136,6 +155,14 @@ export class BatchWriter {
         const others = this.#traces.expire(ask.tracesBefore, ask.factsBefore, ask.limit, ask.now);
         return { kind: 'expired', decisions, more: others || labels || decisions === ask.limit };
       }
+      case 'trim': {
+        const { decisions, oldest } = this.#decisions.removeOldest(ask.limit);
+        const labels = this.#labels.expire(oldest, ask.limit);
+        return { kind: 'expired', decisions, more: labels || decisions === ask.limit };
+      }
+      case 'shrink':
+        this.#database.exec(`PRAGMA incremental_vacuum(${ask.pages})`);
+        return { kind: 'done' };
     }
   }
 

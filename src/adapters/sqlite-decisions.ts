@@ -59,6 +59,7 @@ export class DecisionTable {
   readonly #insertRecipient: StatementSync;
   readonly #expireRecipients: StatementSync;
   readonly #expire: StatementSync;
+  readonly #oldest: StatementSync;
 
   constructor(database: DatabaseSync) {
     const places = Array.from({ length: WIDTH }, () => '?').join(', ');
@@ -73,6 +74,7 @@ export class DecisionTable {
          WHERE r.part IN (SELECT id >> ${PART_BITS} FROM (${oldest})) AND r.decision IN (${oldest}))`,
     );
     this.#expire = database.prepare(`DELETE FROM decision WHERE id IN (${oldest})`);
+    this.#oldest = database.prepare('SELECT time FROM decision ORDER BY time LIMIT 1');
   }
 
   write({ values, crowd }: DecisionRow): void {
@@ -84,6 +86,13 @@ export class DecisionTable {
   expire(before: number, limit: number): number {
     this.#expireRecipients.run(before, limit, before, limit);
     return Number(this.#expire.run(before, limit).changes);
+  }
+
+  /** Removes the oldest; returns how many went, and the time of the oldest that is left, 0: there is none. */
+  removeOldest(limit: number): { readonly decisions: number; readonly oldest: number } {
+    const decisions = this.expire(Number.MAX_SAFE_INTEGER, limit);
+    const oldest = this.#oldest.get()?.['time'];
+    return { decisions, oldest: typeof oldest === 'number' ? oldest : 0 };
   }
 }
 

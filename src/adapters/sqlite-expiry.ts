@@ -1,9 +1,7 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 
 import { first, inColumns, numberAt } from './sqlite-row.ts';
-
-/** Tallies are kept for this long. */
-const TALLY_AGE_MS = 60 * 86_400_000;
+import { TALLY_AGE_MS } from './state-order.ts';
 
 /** Rows of one table, which know when they are worthless. Each removal takes no more than `count` rows and says how many went. */
 export interface Sweepable {

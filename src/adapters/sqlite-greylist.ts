@@ -1,17 +1,12 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 
 import type { Correspondence, GreylistAnswer, GreylistTimes, Triplet } from '../ports/greylist.ts';
-import { digestOf } from './sqlite-digest.ts';
 import { first, inColumns, numberAt } from './sqlite-row.ts';
+import { correspondentName } from './state-keys.ts';
 
 /** When something is seen again is written down this much later at most, or after this share of its age: most mail then needs no write. */
 const LATE_MS = 60_000;
 const LATE_SHARE = 1 / 64;
-
-/** Under which key the triplet is kept. */
-export function tripletDigest({ network, sender, recipient }: Triplet): string {
-  return digestOf(network, sender, recipient);
-}
 
 /** Triplets, networks that are known, and correspondents. Whoever calls `judge` or `correspond` has begun a transaction. */
 export class GreylistTable {
@@ -52,7 +47,8 @@ export class GreylistTable {
     }
     const known = this.#tripletOf(digest, now);
     if (known?.passed === true) return isRecent(known.expires, ageMs, now) ? { kind: 'known' } : null;
-    const correspondent = first(this.#correspondent.get(digestOf(recipient, sender)));
+    const pair = correspondentName({ local: recipient, remote: sender });
+    const correspondent = first(this.#correspondent.get(pair));
     if (correspondent !== null && numberAt(correspondent, 0) > now) return { kind: 'correspondent' };
     if (known === null) return null;
     const remainingMs = Math.min(delayMs, known.first + delayMs - now);
@@ -84,8 +80,8 @@ export class GreylistTable {
   /** Those of the pairs that are not known for long enough yet, under the keys of their rows. */
   unknown(pairs: readonly Correspondence[], ageMs: number, now: number): readonly string[] {
     const digests: string[] = [];
-    for (const { local, remote } of pairs) {
-      const digest = digestOf(local, remote);
+    for (const pair of pairs) {
+      const digest = correspondentName(pair);
       const row = first(this.#correspondent.get(digest));
       if (row === null || !isRecent(numberAt(row, 0), ageMs, now)) digests.push(digest);
     }

@@ -9,6 +9,8 @@ const spamScan = z.object({
   required: z.number(),
   rules: z.array(z.string()),
   fields: z.array(z.object({ name: z.string(), value: z.string() })),
+  user: z.exactOptional(z.string()),
+  rewritten: z.exactOptional(z.boolean()),
 }) satisfies z.ZodType<SpamScan>;
 
 const authResult = z.object({
@@ -16,6 +18,18 @@ const authResult = z.object({
   result: z.string(),
   comment: z.exactOptional(z.string()),
   properties: z.array(z.tuple([z.string(), z.string()])),
+});
+
+const threshold = z.exactOptional(z.nullable(z.number()));
+
+/** What was set for the mailboxes of a recipient, so that a decision can be made again. */
+const mailboxSettings = z.object({
+  mailbox: z.nullable(z.string()),
+  thresholds: z.exactOptional(
+    z.object({ tag: threshold, junk: threshold, reject: threshold, discard: threshold }),
+  ),
+  subjectTag: z.exactOptional(z.string()),
+  rewriteBody: z.exactOptional(z.boolean()),
 });
 
 const finding = z.object({
@@ -26,6 +40,9 @@ const finding = z.object({
   auth: z.exactOptional(authResult),
   explanation: z.exactOptional(z.object({ by: z.string(), text: z.string() })),
   scan: z.exactOptional(spamScan),
+  settings: z.exactOptional(z.array(mailboxSettings)),
+  setting: z.exactOptional(z.enum(['override', 'directory'])),
+  waives: z.exactOptional(z.array(z.string())),
 });
 
 const outcome = z.discriminatedUnion('kind', [

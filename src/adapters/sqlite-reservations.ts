@@ -2,6 +2,7 @@ import type { DatabaseSync, StatementSync } from 'node:sqlite';
 
 import type { Claim, ClaimResult, Reservation } from '../ports/quota.ts';
 import { first, inColumns, numberAt, textAt } from './sqlite-row.ts';
+import { bounded } from './state-keys.ts';
 
 /** A mailbox that nobody asks about for this long, to which no mail comes any more, is forgotten. */
 const FULL_AGE_MS = 30 * 86_400_000;
@@ -55,31 +56,33 @@ export class ReservationTable {
     this.#notFull = database.prepare('DELETE FROM full_mailbox WHERE mailbox = ?');
   }
 
-  reserve(trace: string, claims: readonly Claim[], holdMs: number, now: number): readonly ClaimResult[] {
+  reserve(message: string, claims: readonly Claim[], holdMs: number, now: number): readonly ClaimResult[] {
+    const trace = bounded(message);
     // What one request of this moment has found, the next need not look for.
     let more = now !== this.#cleanAt && this.#lapse(now);
     this.#cleanAt = more ? null : now;
     return claims.map((claim) => {
-      let inFlight = this.#inFlightTo(claim.mailbox, trace);
+      const mailbox = bounded(claim.mailbox);
+      let inFlight = this.#inFlightTo(mailbox, trace);
       // Nobody is refused for what has lapsed: after a long pause there can be much of it.
       for (let turn = 0; more && turn < MOST_TURNS && !hasRoom(claim, inFlight); turn++) {
         more = this.#lapse(now);
-        inFlight = this.#inFlightTo(claim.mailbox, trace);
+        inFlight = this.#inFlightTo(mailbox, trace);
       }
       const granted = hasRoom(claim, inFlight);
-      if (granted) this.#hold.run(trace, claim.mailbox, claim.bytes, now + holdMs);
+      if (granted) this.#hold.run(trace, mailbox, claim.bytes, now + holdMs);
       return { granted, inFlight };
     });
   }
 
   settle(trace: string, mailbox: string | null, until: number): void {
     this.#cleanAt = null;
-    if (mailbox === null) this.#settleAll.run(until, trace);
-    else this.#settleOne.run(until, trace, mailbox);
+    if (mailbox === null) this.#settleAll.run(until, bounded(trace));
+    else this.#settleOne.run(until, bounded(trace), bounded(mailbox));
   }
 
   of(mailbox: string, now: number): readonly Reservation[] {
-    const rows: readonly unknown[] = this.#list.all(mailbox, now);
+    const rows: readonly unknown[] = this.#list.all(bounded(mailbox), now);
     return rows.map((each) => {
       const row = first(each) ?? [];
       return { trace: textAt(row, 0), mailbox, bytes: numberAt(row, 1), until: numberAt(row, 2) };
@@ -88,12 +91,13 @@ export class ReservationTable {
 
   /** The answer when nothing has to be written for it; else undefined. */
   lookFull(mailbox: string, full: boolean, now: number): number | null | undefined {
-    const row = first(this.#full.get(mailbox));
+    const row = first(this.#full.get(bounded(mailbox)));
     if (row === null) return full ? undefined : null;
     return full && numberAt(row, 1) > now + FULL_AGE_MS - FULL_LATE_MS ? numberAt(row, 0) : undefined;
   }
 
-  noteFull(mailbox: string, full: boolean, now: number): number | null {
+  noteFull(name: string, full: boolean, now: number): number | null {
+    const mailbox = bounded(name);
     if (!full) {
       this.#notFull.run(mailbox);
       return null;

@@ -172,19 +172,35 @@ const MIGRATIONS: readonly string[] = [
   CREATE INDEX label_user ON label (user, time);
   CREATE INDEX label_time ON label (time);
   `,
+  // In parts, as the traces.
+  `
+  CREATE TABLE facts_2 (
+    id INTEGER PRIMARY KEY,
+    trace TEXT NOT NULL,
+    queue_id TEXT NOT NULL,
+    time INTEGER NOT NULL,
+    direction TEXT NOT NULL,
+    outcomes TEXT NOT NULL
+  ) STRICT;
+  INSERT INTO facts_2 (trace, queue_id, time, direction, outcomes)
+    SELECT trace, queue_id, time, direction, outcomes FROM facts ORDER BY time;
+  DROP TABLE facts;
+  ALTER TABLE facts_2 RENAME TO facts;
+  CREATE INDEX facts_trace ON facts (id >> 12, trace);
+  `,
 ];
 
 /** Rows with the same `id >> PART_BITS` are one part; the indexes of the schema say the same. */
 export const PART_BITS = 12;
 
 /** Traces, kept facts and decisions; `PSTN`. */
-const STORE_SCHEMA: DatabaseSchema = {
+export const STORE_SCHEMA: DatabaseSchema = {
   file: 'postern.sqlite',
   applicationId: 0x5053_544e,
   migrations: MIGRATIONS,
   cacheKib: 8192,
   pageSize: 4096,
-  shrinks: false,
+  shrinks: true,
 };
 
 /** Opens the file in `folder`, made when missing, for reading and writing. @throws {StoreUnusable} */
@@ -225,18 +241,18 @@ export function checkpointInWrites(database: DatabaseSync, { pageSize } = STORE_
 }
 
 /** Opens the file in `folder` for reading while others write; null when there is none. @throws {StoreUnusable} */
-export function openDatabaseReadOnly(folder: string): DatabaseSync | null {
-  const path = databasePath(folder);
+export function openDatabaseReadOnly(folder: string, schema = STORE_SCHEMA): DatabaseSync | null {
+  const path = databasePath(folder, schema);
   if (!existsSync(path)) return null;
   let database: DatabaseSync | null = null;
   try {
     database = new DatabaseSync(path, { readOnly: true, timeout: OPEN_TIMEOUT_MS });
-    const version = versionOf(database, path, STORE_SCHEMA);
+    const version = versionOf(database, path, schema);
     if (version === 0) {
       database.close();
       return null; // a daemon has just made the file, nothing is in it
     }
-    if (version < MIGRATIONS.length) {
+    if (version < schema.migrations.length) {
       throw new StoreUnusable(path, 'an older version wrote it; start the daemons once, they convert it');
     }
     return database;

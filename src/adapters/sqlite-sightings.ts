@@ -1,8 +1,8 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 
 import { DISTINCT_LIMIT, type Sighting, type SightingResult } from '../ports/accounts.ts';
-import { digestOf } from './sqlite-digest.ts';
 import { first, inColumns, numberAt } from './sqlite-row.ts';
+import { bounded, digestOf } from './state-keys.ts';
 
 /** When a value is seen again is written down this much later at most, or after this share of its window. */
 const LATE_MS = 60_000;
@@ -46,7 +46,8 @@ export class SightingTable {
       ON CONFLICT DO UPDATE SET time = excluded.time`);
   }
 
-  see({ kind, subject, value, windowMs }: Sighting, now: number): SightingResult {
+  see({ kind, subject: name, value, windowMs }: Sighting, now: number): SightingResult {
+    const subject = bounded(name);
     const row = first(this.#subject.get(kind, subject));
     const expires = now + windowMs;
     const id = numberAt(row ?? first(this.#newSubject.get(kind, subject, expires)) ?? [], 0);

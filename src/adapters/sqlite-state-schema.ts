@@ -3,7 +3,7 @@ import type { DatabaseSchema } from './sqlite-schema.ts';
 /**
  * Tables that grow with what comes from outside have a row in `size` that triggers keep: counting five million rows takes seconds.
  *
- * Where people never look at a key, its digest stands for it (sqlite-digest.ts): however long remote parties choose their
+ * Where people never look at a key, its digest stands for it (state-keys.ts): however long remote parties choose their
  * addresses, a row takes the same few octets.
  */
 const MIGRATIONS: readonly string[] = [

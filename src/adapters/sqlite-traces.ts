@@ -1,10 +1,11 @@
-import type { DatabaseSync, SQLInputValue, SQLOutputValue, StatementSync } from 'node:sqlite';
+import type { DatabaseSync, SQLOutputValue, StatementSync } from 'node:sqlite';
 
 import type { TraceId, TraceKeys } from '../ports/store.ts';
+import { Parts } from './sqlite-parts.ts';
 import { PART_BITS } from './sqlite-schema.ts';
 
 /** How old an unclaimed trace may be to be taken for this message: longer than any SMTP client takes from RCPT to the final dot. */
-const CLAIM_AGE_MS = 3_600_000;
+export const CLAIM_AGE_MS = 3_600_000;
 /** Deliveries are retried for 5 days (Postfix maximal_queue_lifetime); after that a queue id may name another message. */
 export const TRACE_AGE_MS = 6 * 86_400_000;
 /** A message that was held up for longer is better checked again, with the lists of that day. */
@@ -12,35 +13,22 @@ export const FACTS_AGE_MS = 86_400_000;
 /** A row that is so far ahead was written while the clock was wrong. */
 const AHEAD_MS = 86_400_000;
 
-interface Found {
-  readonly id: SQLInputValue;
-  readonly trace: string;
+/** A trace that is known, by the number of its row. */
+export interface FoundTrace {
+  readonly id: number;
+  readonly trace: TraceId;
   readonly claimed: boolean;
 }
 
-/** Traces and kept facts, for writing. A transaction is the caller's, so no other process comes between a question and its answer. */
-export class TraceTable {
-  readonly #add: StatementSync;
-  readonly #ends: StatementSync;
-  readonly #firstOfPart: StatementSync;
+/** Which trace a message has. */
+export class TraceLookup {
+  readonly #parts: Parts;
   readonly #byQueueId: StatementSync;
   readonly #byInstance: StatementSync;
   readonly #unclaimed: StatementSync;
-  readonly #nameless: StatementSync;
-  readonly #name: StatementSync;
-  readonly #claim: StatementSync;
-  readonly #keep: StatementSync;
-  readonly #expireTraces: StatementSync;
-  readonly #expireFacts: StatementSync;
 
   constructor(database: DatabaseSync) {
-    this.#add = database.prepare(
-      'INSERT INTO trace (trace, time, session, sender, instance, queue_id, claimed) VALUES (?, ?, ?, ?, ?, ?, ?)',
-    );
-    this.#ends = database.prepare(
-      'SELECT (SELECT min(id) FROM trace) AS first, (SELECT max(id) FROM trace) AS last',
-    );
-    this.#firstOfPart = database.prepare('SELECT time FROM trace WHERE id >= ? ORDER BY id LIMIT 1');
+    this.#parts = new Parts(database, 'trace');
     // The session and the instance keep short queue ids apart, which Postfix uses again soon.
     this.#byQueueId = database.prepare(`
       SELECT id, trace, claimed FROM trace
@@ -53,6 +41,53 @@ export class TraceTable {
     this.#byInstance = database.prepare(`${inPart} AND instance = ?5 ORDER BY id DESC LIMIT 1`);
     this.#unclaimed = database.prepare(`
       ${inPart} AND (queue_id IS NULL OR ?5 IS NULL OR queue_id = ?5) ORDER BY id DESC LIMIT 1`);
+  }
+
+  /** Of the message that policyd knows by `instance`. */
+  byInstance({ session, sender, instance }: TraceKeys, now: number): FoundTrace | null {
+    if (instance === null) return null;
+    const since = now - CLAIM_AGE_MS;
+    const row = this.#parts.newest(since, (part) =>
+      this.#byInstance.get(part, session, sender, since, instance),
+    );
+    return row === null ? null : foundRow(row);
+  }
+
+  byQueueId({ queueId, session, instance }: TraceKeys, now: number): FoundTrace | null {
+    if (queueId === null) return null;
+    const row = this.#byQueueId.get(queueId, now - TRACE_AGE_MS, session, instance);
+    return row === undefined ? null : foundRow(row);
+  }
+
+  /** The one of the message's queue id; else the newest of its session and sender that no message has claimed. */
+  ofMessage(keys: TraceKeys, now: number): FoundTrace | null {
+    const { session, sender, queueId } = keys;
+    const named = this.byQueueId({ ...keys, instance: null }, now);
+    if (named !== null || session === null) return named;
+    const since = now - CLAIM_AGE_MS;
+    const row = this.#parts.newest(since, (part) =>
+      this.#unclaimed.get(part, session, sender, since, queueId),
+    );
+    return row === null ? null : foundRow(row);
+  }
+}
+
+/** Traces and kept facts, for writing. A transaction is the caller's, so no other process comes between a question and its answer. */
+export class TraceTable {
+  readonly #lookup: TraceLookup;
+  readonly #add: StatementSync;
+  readonly #nameless: StatementSync;
+  readonly #name: StatementSync;
+  readonly #claim: StatementSync;
+  readonly #keep: StatementSync;
+  readonly #expireTraces: StatementSync;
+  readonly #expireFacts: StatementSync;
+
+  constructor(database: DatabaseSync) {
+    this.#lookup = new TraceLookup(database);
+    this.#add = database.prepare(
+      'INSERT INTO trace (trace, time, session, sender, instance, queue_id, claimed) VALUES (?, ?, ?, ?, ?, ?, ?)',
+    );
     this.#nameless = database.prepare(`
       SELECT id, trace, claimed FROM trace WHERE trace = ? AND claimed = 1 AND queue_id IS NULL LIMIT 1`);
     this.#name = database.prepare('UPDATE trace SET queue_id = ?2 WHERE id = ?1 AND queue_id IS NULL');
@@ -60,53 +95,55 @@ export class TraceTable {
       'UPDATE trace SET claimed = 1, queue_id = coalesce(queue_id, ?2) WHERE id = ?1',
     );
     this.#keep = database.prepare(
-      'INSERT OR REPLACE INTO facts (trace, queue_id, time, direction, outcomes) VALUES (?, ?, ?, ?, ?)',
+      'INSERT INTO facts (trace, queue_id, time, direction, outcomes) VALUES (?, ?, ?, ?, ?)',
     );
     // In the order they came, which needs no index.
     this.#expireTraces = database.prepare(`
       DELETE FROM trace WHERE id IN (
         SELECT id FROM (SELECT id, time FROM trace ORDER BY id LIMIT ?1) WHERE time < ?2 OR time > ?3)`);
-    this.#expireFacts = database.prepare(
-      'DELETE FROM facts WHERE (trace, queue_id) IN (SELECT trace, queue_id FROM facts WHERE time < ? LIMIT ?)',
-    );
+    this.#expireFacts = database.prepare(`
+      DELETE FROM facts WHERE id IN (
+        SELECT id FROM (SELECT id, time FROM facts ORDER BY id LIMIT ?1) WHERE time < ?2 OR time > ?3)`);
   }
 
   /** Notes the trace of a message that is new. */
-  add(trace: TraceId, { session, sender, instance, queueId }: TraceKeys, now: number): void {
-    this.#add.run(trace, now, session, sender, instance, queueId, 0);
+  add(
+    trace: TraceId,
+    { session, sender, instance, queueId }: TraceKeys,
+    now: number,
+    claimed: boolean,
+  ): void {
+    this.#add.run(trace, now, session, sender, instance, queueId, claimed ? 1 : 0);
+  }
+
+  /** The message of that queue id has taken the trace for its own. */
+  claim(id: number, queueId: string | null): void {
+    this.#claim.run(id, queueId);
   }
 
   /** The trace of a message that may not be new: policyd was started again meanwhile, or has forgotten it. */
   open(keys: TraceKeys, fresh: TraceId, now: number): TraceId {
-    const { session, sender, instance, queueId } = keys;
-    const named = queueId === null ? null : this.#named(queueId, session, instance, now);
+    const named = this.#lookup.byQueueId(keys, now);
     if (named !== null) return named.trace;
-    const since = now - CLAIM_AGE_MS;
-    const known =
-      instance === null
-        ? null
-        : this.#newest(since, (part) => this.#byInstance.get(part, session, sender, since, instance));
+    const known = this.#lookup.byInstance(keys, now);
     if (known === null) {
-      this.add(fresh, keys, now);
+      this.add(fresh, keys, now, false);
       return fresh;
     }
-    if (queueId !== null) this.#name.run(known.id, queueId);
+    if (keys.queueId !== null) this.#name.run(known.id, keys.queueId);
     return known.trace;
   }
 
   join(keys: TraceKeys, fresh: TraceId, now: number): TraceId {
-    const { session, sender, queueId } = keys;
-    const found =
-      (queueId === null ? null : this.#named(queueId, session, null, now)) ??
-      (session === null ? null : this.#claimable(session, sender, queueId, now));
+    const found = this.#lookup.ofMessage(keys, now);
     if (found !== null) {
-      if (!found.claimed) this.#claim.run(found.id, queueId);
+      if (!found.claimed) this.claim(found.id, keys.queueId);
       return found.trace;
     }
     // Joined before its queue id was known.
     const nameless = this.#nameless.get(fresh);
-    if (nameless === undefined) this.#add.run(fresh, now, session, sender, null, queueId, 1);
-    else if (queueId !== null) this.#name.run(foundRow(nameless).id, queueId);
+    if (nameless === undefined) this.add(fresh, { ...keys, instance: null }, now, true);
+    else if (keys.queueId !== null) this.#name.run(foundRow(nameless).id, keys.queueId);
     return fresh;
   }
 
@@ -117,35 +154,11 @@ export class TraceTable {
   /** Removes at most `limit` of each; says whether there may be more. */
   expire(tracesBefore: number, factsBefore: number, limit: number, now: number): boolean {
     const traces = this.#expireTraces.run(limit, tracesBefore, now + AHEAD_MS).changes;
-    const facts = this.#expireFacts.run(factsBefore, limit).changes;
+    const facts = this.#expireFacts.run(limit, factsBefore, now + AHEAD_MS).changes;
     return Number(traces) === limit || Number(facts) === limit;
-  }
-
-  #named(queueId: string, session: string | null, instance: string | null, now: number): Found | null {
-    const row = this.#byQueueId.get(queueId, now - TRACE_AGE_MS, session, instance);
-    return row === undefined ? null : foundRow(row);
-  }
-
-  #claimable(session: string, sender: string, queueId: string | null, now: number): Found | null {
-    const since = now - CLAIM_AGE_MS;
-    return this.#newest(since, (part) => this.#unclaimed.get(part, session, sender, since, queueId));
-  }
-
-  /** Looks into one part after another, the newest first, as long as they may hold rows from `since` on. */
-  #newest(since: number, look: (part: number) => Record<string, SQLOutputValue> | undefined): Found | null {
-    const { first, last } = this.#ends.get() ?? {};
-    if (typeof first !== 'number' || typeof last !== 'number') return null;
-    const lowest = Math.floor(first / 2 ** PART_BITS);
-    for (let part = Math.floor(last / 2 ** PART_BITS); part >= lowest; part--) {
-      const row = look(part);
-      if (row !== undefined) return foundRow(row);
-      const oldest = this.#firstOfPart.get(part * 2 ** PART_BITS)?.['time'];
-      if (typeof oldest !== 'number' || oldest < since) return null;
-    }
-    return null;
   }
 }
 
-function foundRow({ id, trace, claimed }: Record<string, SQLOutputValue>): Found {
-  return { id: id ?? null, trace: String(trace), claimed: claimed === 1 };
+function foundRow({ id, trace, claimed }: Record<string, SQLOutputValue>): FoundTrace {
+  return { id: Number(id), trace: String(trace), claimed: claimed === 1 };
 }

@@ -1,12 +1,5 @@
 import type { Decision } from '../ports/store.ts';
-import {
-  messageOf,
-  type Answer,
-  type Ask,
-  type Batch,
-  type OpenedTrace,
-  type Written,
-} from './sqlite-batch.ts';
+import { messageOf, type Answer, type Ask, type Batch, type Note, type Written } from './sqlite-batch.ts';
 import { decisionRow, type DecisionRow } from './sqlite-decisions.ts';
 import { NotWritten } from './sqlite-thread.ts';
 
@@ -16,7 +9,7 @@ export interface WriterEvents {
   readonly writeFailed: (error: Error, waiting: number) => void;
   /** Decisions that will never be written: the queue was full, or the decision itself can't be stored. */
   readonly lost: (decisions: number, why: string) => void;
-  /** Traces that other daemons will not find; the message goes on. */
+  /** Traces and facts that other daemons will not find; the message goes on. */
   readonly tracesLost: (traces: number, why: string) => void;
 }
 
@@ -27,7 +20,7 @@ export const MAX_WAITING = 5000;
 /** Decisions are read by people. */
 const FLUSH_MS = 200;
 /** Another daemon may ask for the trace as soon as the client has sent its message: at the earliest a round trip after the answer. */
-const TRACE_MS = 4;
+const NOTE_MS = 4;
 const MAX_RETRY_MS = 30_000;
 /** Other processes write too: attempts that are nothing to speak of. */
 const BUSY_ATTEMPTS = 5;
@@ -47,7 +40,7 @@ export interface BatchTarget {
 
 /** What one transaction takes from the queues. */
 interface Turn {
-  readonly traces: readonly OpenedTrace[];
+  readonly notes: readonly Note[];
   readonly pending: readonly Pending[];
   readonly decisions: readonly DecisionRow[];
 }
@@ -55,7 +48,7 @@ interface Turn {
 const NO_DECISIONS: readonly DecisionRow[] = [];
 
 /**
- * Gathers what is to be written into batches: one transaction for many rows costs a fraction of one each. Traces and questions go first, in
+ * Gathers what is to be written into batches: one transaction for many rows costs a fraction of one each. Notes and questions go first, in
  * transactions of their own; decisions wait until there are many, or a moment has passed.
  *
  * When writing fails for long, the queue fills up and newer decisions are lost and counted: the beginning of a trouble tells more.
@@ -65,7 +58,7 @@ export class StoreWriter {
   readonly #events: WriterEvents;
   readonly #written: () => void;
   #decisions: DecisionRow[] = [];
-  #traces: OpenedTrace[] = [];
+  #notes: Note[] = [];
   #pending: Pending[] = [];
   #overflow = 0;
   #retryMs = FLUSH_MS;
@@ -104,13 +97,13 @@ export class StoreWriter {
     }
   }
 
-  open(trace: OpenedTrace): void {
-    if (this.#traces.length >= MAX_WAITING) {
-      this.#events.tracesLost(1, `${MAX_WAITING} traces are waiting to be written`);
+  note(note: Note): void {
+    if (this.#notes.length >= MAX_WAITING) {
+      this.#events.tracesLost(1, `${MAX_WAITING} traces and facts are waiting to be written`);
       return;
     }
-    this.#traces.push(trace);
-    this.#soon ??= setTimeout(() => this.#turn(), TRACE_MS).unref();
+    this.#notes.push(note);
+    this.#soon ??= setTimeout(() => this.#turn(), NOTE_MS).unref();
   }
 
   /** Resolves once it is written, and so visible to other processes. */
@@ -163,14 +156,14 @@ export class StoreWriter {
   }
 
   #next(decisionsDue: boolean): Turn | null {
-    if (this.#traces.length > 0 || this.#pending.length > 0) {
-      const turn = { traces: this.#traces, pending: this.#pending, decisions: NO_DECISIONS };
-      this.#traces = [];
+    if (this.#notes.length > 0 || this.#pending.length > 0) {
+      const turn = { notes: this.#notes, pending: this.#pending, decisions: NO_DECISIONS };
+      this.#notes = [];
       this.#pending = [];
       return turn;
     }
     if (!decisionsDue || this.#decisions.length === 0) return null;
-    return { traces: [], pending: [], decisions: this.#decisionBatch() };
+    return { notes: [], pending: [], decisions: this.#decisionBatch() };
   }
 
   #decisionBatch(): readonly DecisionRow[] {
@@ -191,10 +184,10 @@ export class StoreWriter {
   }
 
   async #attempt(turn: Turn): Promise<Error | null> {
-    const { traces, pending, decisions } = turn;
+    const { notes, pending, decisions } = turn;
     let failure: Error | null = null;
     try {
-      const written = await this.#target.write({ traces, decisions, asks: pending.map(({ ask }) => ask) });
+      const written = await this.#target.write({ notes, decisions, asks: pending.map(({ ask }) => ask) });
       this.#done(turn, written);
     } catch (error) {
       failure = error instanceof Error ? error : new Error(messageOf(error));
@@ -205,10 +198,10 @@ export class StoreWriter {
     return failure;
   }
 
-  #done({ traces, pending, decisions }: Turn, { answers, hopeless }: Written): void {
+  #done({ notes, pending, decisions }: Turn, { answers, hopeless }: Written): void {
     const [why] = hopeless;
     if (why !== undefined && decisions.length > 0) this.#events.lost(hopeless.length, why);
-    if (why !== undefined && traces.length > 0) this.#events.tracesLost(hopeless.length, why);
+    if (why !== undefined && notes.length > 0) this.#events.tracesLost(hopeless.length, why);
     for (const [index, { resolve, reject }] of pending.entries()) {
       const answer = answers[index] ?? { kind: 'failed', why: 'no answer' };
       if (answer.kind === 'failed') reject(new Error(answer.why));
@@ -224,13 +217,14 @@ export class StoreWriter {
     this.#written();
   }
 
-  #failed({ traces, pending, decisions }: Turn, error: Error): void {
+  #failed({ notes, pending, decisions }: Turn, error: Error): void {
     for (const { reject } of pending) reject(error);
-    // By the time of another attempt nobody would ask for them any more.
-    if (traces.length > 0) this.#events.tracesLost(traces.length, error.message);
+    const because = error instanceof NotWritten ? error.because : 'failed';
+    if (because === 'busy' && this.#notes.length + notes.length <= MAX_WAITING)
+      this.#notes = [...notes, ...this.#notes];
+    else if (notes.length > 0) this.#events.tracesLost(notes.length, error.message);
     if (decisions.length === 0) return;
     this.#failing = true;
-    const because = error instanceof NotWritten ? error.because : 'failed';
     if (because === 'broken' && ++this.#broken >= BROKEN_ATTEMPTS) {
       this.#decisions.splice(0, decisions.length);
       this.#broken = 0;
@@ -245,7 +239,7 @@ export class StoreWriter {
   /** After a batch: what has come meanwhile. */
   #goOn(): void {
     if (this.#pending.length > 0) this.#hurryUp();
-    else if (this.#traces.length > 0) this.#soon ??= setTimeout(() => this.#turn(), TRACE_MS).unref();
+    else if (this.#notes.length > 0) this.#soon ??= setTimeout(() => this.#turn(), NOTE_MS).unref();
     this.#decisionsDue = this.#decisions.length >= BATCH_ROWS && !this.#failing;
     if (this.#decisionsDue) this.#hurryUp();
     else if (this.#decisions.length > 0)

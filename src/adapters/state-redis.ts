@@ -3,11 +3,13 @@ import type { Correspondence, GreylistAnswer, GreylistTimes, Triplet } from '../
 import type { Counter, CounterFilter, Hit, HitResult, LimitState } from '../ports/limits.ts';
 import type { Claim, ClaimResult, Reservation } from '../ports/quota.ts';
 import type { State } from '../ports/state.ts';
+import type { PutResult, StateContents, StateEntry } from '../ports/state-entries.ts';
 import { LimitsWhenLost } from './limits-when-lost.ts';
 import { RedisAccounts } from './redis-accounts.ts';
 import type { RedisCalls } from './redis-calls.ts';
 import { RedisClient, type RedisEvents, type RedisOptions } from './redis-client.ts';
 import { RedisCluster, type ClusterOptions } from './redis-cluster.ts';
+import { RedisEntries } from './redis-entries.ts';
 import { RedisGreylist } from './redis-greylist.ts';
 import { RedisLimits } from './redis-limits.ts';
 import { RedisReservations } from './redis-reservations.ts';
@@ -20,7 +22,7 @@ export async function openRedisState(
   options: RedisOptions | ClusterOptions,
   events: RedisEvents,
   whenLost: 'rule' | 'local' = 'rule',
-): Promise<State & AsyncDisposable> {
+): Promise<RedisState> {
   const client = 'seeds' in options ? new RedisCluster(options, events) : new RedisClient(options, events);
   await client.start();
   if (whenLost === 'rule') return new RedisState(client, null);
@@ -30,25 +32,28 @@ export async function openRedisState(
   return new RedisState(client, local);
 }
 
-class RedisState implements State, AsyncDisposable {
-  readonly #client: RedisCalls;
+export class RedisState implements State, StateContents, AsyncDisposable {
+  /** Its connection, for what else is kept there. */
+  readonly calls: RedisCalls;
   readonly #limits: LimitState;
   readonly #local: LimitsWhenLost | null;
   readonly #greylist: RedisGreylist;
   readonly #reservations: RedisReservations;
   readonly #accounts: RedisAccounts;
+  readonly #contents: RedisEntries;
 
   constructor(client: RedisCalls, local: LimitsWhenLost | null) {
-    this.#client = client;
+    this.calls = client;
     this.#local = local;
     this.#limits = local ?? new RedisLimits(client);
     this.#greylist = new RedisGreylist(client);
     this.#reservations = new RedisReservations(client);
     this.#accounts = new RedisAccounts(client);
+    this.#contents = new RedisEntries(client);
   }
 
   ping(): Promise<void> {
-    return this.#client.ping();
+    return this.calls.ping();
   }
 
   hit(hits: readonly Hit[]): Promise<readonly HitResult[]> {
@@ -119,8 +124,28 @@ class RedisState implements State, AsyncDisposable {
     return this.#accounts.standings();
   }
 
+  now(): Promise<number> {
+    return this.#contents.now();
+  }
+
+  entries(): AsyncIterable<readonly StateEntry[]> {
+    return this.#contents.entries();
+  }
+
+  find(entries: readonly StateEntry[]): Promise<readonly (StateEntry | null)[]> {
+    return this.#contents.find(entries);
+  }
+
+  put(entries: readonly StateEntry[], newer: 'keep' | 'replace'): Promise<readonly PutResult[]> {
+    return this.#contents.put(entries, newer);
+  }
+
+  remove(entries: readonly StateEntry[]): Promise<void> {
+    return this.#contents.remove(entries);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#local?.[Symbol.asyncDispose]();
-    await this.#client[Symbol.asyncDispose]();
+    await this.calls[Symbol.asyncDispose]();
   }
 }

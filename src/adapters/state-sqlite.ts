@@ -7,10 +7,13 @@ import type { Correspondence, GreylistAnswer, GreylistTimes, Triplet } from '../
 import type { Counter, CounterFilter, Hit, HitResult } from '../ports/limits.ts';
 import type { Claim, ClaimResult, Reservation } from '../ports/quota.ts';
 import type { State } from '../ports/state.ts';
+import { ENTRY_KINDS, type PutResult, type StateContents, type StateEntry } from '../ports/state-entries.ts';
 import { AccountTable } from './sqlite-accounts.ts';
 import { whenFree } from './sqlite-busy.ts';
 import { Checkpointer } from './sqlite-checkpoint.ts';
-import { GreylistTable, tripletDigest } from './sqlite-greylist.ts';
+import { SqliteEntries, type EntryPage } from './sqlite-entries.ts';
+import type { Place } from './sqlite-entry-tables.ts';
+import { GreylistTable } from './sqlite-greylist.ts';
 import { WriteGroup } from './sqlite-group.ts';
 import { firstPlace, LimitTable, type CounterPlace } from './sqlite-limits.ts';
 import { ReservationTable } from './sqlite-reservations.ts';
@@ -18,6 +21,7 @@ import { checkpointInWrites, databasePath, isBusy, openDatabase, unusable } from
 import { SightingTable } from './sqlite-sightings.ts';
 import { STATE_SCHEMA } from './sqlite-state-schema.ts';
 import { Sweeper } from './sqlite-sweeper.ts';
+import { tripletName } from './state-keys.ts';
 
 export interface SqliteStateOptions {
   /** Rows that each table may keep; those that would be worthless first go first. */
@@ -29,13 +33,15 @@ export interface SqliteStateOptions {
 }
 
 /** The state, as SQLite keeps it. */
-export interface SqliteState extends State, AsyncDisposable {
+export interface SqliteState extends State, StateContents, AsyncDisposable {
   /** Removes what is worthless and what is too much; returns how many rows went. Made every minute by itself. */
   expire(): Promise<number>;
 }
 
 const MOST = 5_000_000;
 const EXPIRE_EVERY_MS = 60_000;
+/** Entries that are taken over in one transaction, for which other processes wait. */
+const SLICE = 100;
 /** The longest a statement may block the event loop for another's lock, our checkpoint thread's included. The group tries again without blocking. */
 const LOCK_MS = 2;
 
@@ -66,6 +72,8 @@ class StateFile implements SqliteState {
   readonly #checkpointer: Checkpointer;
   readonly #timer: NodeJS.Timeout;
   #sweeping: Promise<number> | null = null;
+  /** Made when it is asked for: daemons never do. */
+  #contents: SqliteEntries | null = null;
 
   constructor(
     database: DatabaseSync,
@@ -136,7 +144,7 @@ class StateFile implements SqliteState {
   }
 
   async greylist(triplet: Triplet, times: GreylistTimes): Promise<GreylistAnswer> {
-    const digest = tripletDigest(triplet);
+    const digest = tripletName(triplet);
     const known = await this.#read(() => this.#greylist.look(triplet, digest, times, this.#clock.now()));
     return known ?? this.#write(() => this.#greylist.judge(triplet, digest, times, this.#clock.now()));
   }
@@ -199,6 +207,53 @@ class StateFile implements SqliteState {
     return this.#read(() => this.#accounts.standings(this.#clock.now()));
   }
 
+  now(): Promise<number> {
+    return Promise.resolve(this.#clock.now());
+  }
+
+  async *entries(): AsyncGenerator<readonly StateEntry[]> {
+    for (const kind of ENTRY_KINDS) {
+      let place: Place | null = null;
+      do {
+        const from: Place | null = place;
+        const page: EntryPage = await this.#read<EntryPage>(() =>
+          this.#entries.page(kind, from, this.#clock.now()),
+        );
+        if (page.entries.length > 0) yield page.entries;
+        place = page.next;
+        // What is read in one turn is of one moment, for which others' checkpoints would wait.
+        await nextTurn();
+      } while (place !== null);
+    }
+  }
+
+  find(entries: readonly StateEntry[]): Promise<readonly (StateEntry | null)[]> {
+    return this.#read(() => {
+      const now = this.#clock.now();
+      return entries.map((entry) => this.#entries.find(entry, now));
+    });
+  }
+
+  async put(entries: readonly StateEntry[], newer: 'keep' | 'replace'): Promise<readonly PutResult[]> {
+    const results: PutResult[] = [];
+    for (const slice of slices(entries)) {
+      const some = await this.#write(() => {
+        const now = this.#clock.now();
+        return slice.map((entry) => this.#entries.put(entry, newer, now));
+      });
+      results.push(...some);
+    }
+    return results;
+  }
+
+  async remove(entries: readonly StateEntry[]): Promise<void> {
+    for (const slice of slices(entries)) {
+      await this.#write(() => {
+        for (const entry of slice) this.#entries.remove(entry);
+      });
+    }
+  }
+
   expire(): Promise<number> {
     this.#sweeping ??= this.#sweeper.sweep(this.#clock.now()).finally(() => {
       this.#sweeping = null;
@@ -214,6 +269,11 @@ class StateFile implements SqliteState {
     await this.#group.flush();
     await this.#checkpointer[Symbol.asyncDispose]();
     this.#database.close();
+  }
+
+  get #entries(): SqliteEntries {
+    this.#contents ??= new SqliteEntries(this.#database);
+    return this.#contents;
   }
 
   /** Reading needs no lock but in rare moments (another process has just died in the middle of writing), so it is made at once. */
@@ -244,6 +304,10 @@ class StateFile implements SqliteState {
   #write<T>(work: () => T): Promise<T> {
     return this.#group.add(work);
   }
+}
+
+function* slices(entries: readonly StateEntry[]): Generator<readonly StateEntry[]> {
+  for (let from = 0; from < entries.length; from += SLICE) yield entries.slice(from, from + SLICE);
 }
 
 function shareOf({ used, most }: Counter): number {

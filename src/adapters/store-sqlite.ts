@@ -1,24 +1,43 @@
-import type { DatabaseSync } from 'node:sqlite';
+import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import { setTimeout as delay } from 'node:timers/promises';
 
 import type { Clock } from '../ports/clock.ts';
-import type { KeptFacts, Decision, HistoryFilter, Label, Store, TraceId, TraceKeys } from '../ports/store.ts';
+import type {
+  KeptFacts,
+  Decision,
+  HistoryFilter,
+  Label,
+  Store,
+  TraceId,
+  TraceKeys,
+  Trimmed,
+} from '../ports/store.ts';
 import type { Answer, Ask } from './sqlite-batch.ts';
 import { whenFree } from './sqlite-busy.ts';
 import { Checkpointer } from './sqlite-checkpoint.ts';
 import { FactsReader } from './sqlite-facts.ts';
 import { selectHistory } from './sqlite-history.ts';
+import { first, inColumns, numberAt } from './sqlite-row.ts';
 import { databasePath, openDatabase, openDatabaseReadOnly } from './sqlite-schema.ts';
 import { WriterThread } from './sqlite-thread.ts';
+import { JoinReader } from './sqlite-joins.ts';
 import { FACTS_AGE_MS, TRACE_AGE_MS } from './sqlite-traces.ts';
 import { StoreWriter, type WriterEvents } from './sqlite-writer.ts';
 
 /** What is needed to answer questions about the past. */
-export interface HistoryReader extends Disposable {
+interface HistoryReader extends Disposable {
   history(filter: HistoryFilter): Promise<readonly Decision[]>;
 }
 
+/** How long facts may be on their way after the milter's answer: the queue manager can be faster than a busy disk. */
+const FACTS_PAUSES_MS = [10, 40, 150];
 /** Rows removed in one go: messages that ask for their trace wait behind it. */
 const EXPIRE_ROWS = 200;
+/** Free pages that are given back in one go: each takes the place of another, which is written. */
+const SHRINK_PAGES = 100;
+/** Free pages are used again by what comes; they are given back when they are more than this share of the file, and more than this many. */
+const FREE_SHARE = 0.25;
+const FREE_PAGES = 1000;
 
 /** The store of one machine: a file in `folder` that all daemons share. @throws {StoreUnusable} */
 export async function openSqliteStore(
@@ -45,6 +64,10 @@ class SqliteStore implements Store, AsyncDisposable {
   readonly #clock: Clock;
   readonly #events: WriterEvents;
   readonly #facts: FactsReader;
+  readonly #joins: JoinReader;
+  readonly #pages: StatementSync;
+  readonly #free: StatementSync;
+  readonly #pageSize: number;
   readonly #thread: WriterThread;
   readonly #writer: StoreWriter;
   readonly #checkpointer: Checkpointer;
@@ -55,6 +78,10 @@ class SqliteStore implements Store, AsyncDisposable {
     this.#clock = clock;
     this.#events = events;
     this.#facts = new FactsReader(database);
+    this.#joins = new JoinReader(database);
+    this.#pages = inColumns(database.prepare('PRAGMA page_count'));
+    this.#free = inColumns(database.prepare('PRAGMA freelist_count'));
+    this.#pageSize = only(inColumns(database.prepare('PRAGMA page_size')));
     this.#thread = new WriterThread(path);
     this.#writer = new StoreWriter(this.#thread, events, () => this.#checkpointer.wanted());
     // Without it, the thread that writes makes a checkpoint itself when it must.
@@ -65,28 +92,44 @@ class SqliteStore implements Store, AsyncDisposable {
     const now = this.#clock.now();
     if (keys.queueId !== null) return this.#traceOf({ kind: 'open', keys, fresh, now });
     // Postfix opens a queue file for the first recipient that is accepted: before that, nobody can know of the message.
-    this.#writer.open({ trace: fresh, keys, now });
+    this.#writer.note({ kind: 'trace', trace: fresh, keys, claimed: false, now });
     return fresh;
   }
 
-  joinTrace(keys: TraceKeys, fresh: TraceId): Promise<TraceId> {
-    return this.#traceOf({ kind: 'join', keys, fresh, now: this.#clock.now() });
-  }
-
-  async keepFacts(trace: TraceId, queueId: string, { direction, outcomes }: KeptFacts): Promise<void> {
+  joinTrace(keys: TraceKeys, fresh: TraceId): TraceId | Promise<TraceId> {
     const now = this.#clock.now();
-    await this.#writer.ask({
-      kind: 'keep',
-      trace,
-      queueId,
-      direction,
-      outcomes: JSON.stringify(outcomes),
-      now,
-    });
+    const joined = this.#joins.read(keys, now);
+    switch (joined.kind) {
+      case 'known':
+        if (joined.claim !== null)
+          this.#writer.note({ kind: 'claim', id: joined.claim, queueId: keys.queueId });
+        return joined.trace;
+      case 'new':
+        this.#writer.note({ kind: 'trace', trace: fresh, keys, claimed: true, now });
+        return fresh;
+      case 'unsure':
+        return this.#traceOf({ kind: 'join', keys, fresh, now }).then((trace) => {
+          this.#joins.asked(trace !== fresh);
+          return trace;
+        });
+    }
   }
 
-  keptFacts(trace: TraceId, queueId: string): Promise<KeptFacts | null> {
-    return whenFree(() => this.#facts.read(trace, queueId, this.#clock.now() - FACTS_AGE_MS));
+  keepFacts(trace: TraceId, queueId: string, { direction, outcomes }: KeptFacts): void {
+    const now = this.#clock.now();
+    const text = JSON.stringify(outcomes);
+    this.#writer.note({ kind: 'facts', trace, queueId, direction, outcomes: text, now });
+  }
+
+  async keptFacts(trace: TraceId, queueId: string): Promise<KeptFacts | null> {
+    const read = (): KeptFacts | null => this.#facts.read(trace, queueId, this.#clock.now() - FACTS_AGE_MS);
+    let facts = await whenFree(read);
+    for (const pause of FACTS_PAUSES_MS) {
+      if (facts !== null) break;
+      await delay(pause);
+      facts = await whenFree(read);
+    }
+    return facts;
   }
 
   record(decision: Decision): void {
@@ -122,7 +165,23 @@ class SqliteStore implements Store, AsyncDisposable {
       removed += answer.decisions;
       more = answer.more;
     }
+    await this.#shrink();
     return removed;
+  }
+
+  async trim(octets: number): Promise<Trimmed> {
+    let decisions = 0;
+    let used = await this.#used();
+    while (used > octets && !this.#ending) {
+      const answer = await this.#writer.ask({ kind: 'trim', limit: EXPIRE_ROWS });
+      if (answer.kind !== 'expired') throw unexpected(answer);
+      // The rest is what messages under way need.
+      if (answer.decisions === 0 && !answer.more) break;
+      decisions += answer.decisions;
+      used = await this.#used();
+    }
+    await this.#shrink();
+    return { octets: used, decisions };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -143,11 +202,36 @@ class SqliteStore implements Store, AsyncDisposable {
     }
   }
 
+  /** Octets of pages that hold something. */
+  async #used(): Promise<number> {
+    const { pages, free } = await this.#room();
+    return (pages - free) * this.#pageSize;
+  }
+
+  async #room(): Promise<{ readonly pages: number; readonly free: number }> {
+    return await whenFree(() => ({ pages: only(this.#pages), free: only(this.#free) }));
+  }
+
+  /** Gives free pages back to the disk. A file of a version that could not do that stays as large as it is. */
+  async #shrink(): Promise<void> {
+    let { pages, free } = await this.#room();
+    while (!this.#ending && free > FREE_PAGES && free >= pages * FREE_SHARE) {
+      await this.#writer.ask({ kind: 'shrink', pages: SHRINK_PAGES });
+      const before = pages;
+      ({ pages, free } = await this.#room());
+      if (pages >= before) break;
+    }
+  }
+
   async #traceOf(ask: Extract<Ask, { kind: 'open' | 'join' }>): Promise<TraceId> {
     const answer = await this.#writer.ask(ask);
     if (answer.kind !== 'trace') throw unexpected(answer);
     return answer.trace;
   }
+}
+
+function only(statement: StatementSync): number {
+  return numberAt(first(statement.get()) ?? [], 0);
 }
 
 function unexpected({ kind }: Answer): Error {

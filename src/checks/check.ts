@@ -133,6 +133,8 @@ interface CheckInfo<S extends Stage> {
   readonly directions: readonly Direction[];
   /** Names of checks whose outcomes `run` wants to see; they come earlier in the list. */
   readonly needs: readonly string[];
+  /** It is whole without them; what they say is an addition. */
+  readonly needsLittle?: boolean;
   /** Every code it can find. */
   readonly codes: Readonly<Record<string, CodeInfo>>;
   /** What it means when it can't be made, if the operator says nothing. */
@@ -170,6 +172,8 @@ export interface CheckSpec<S extends Stage, Shape extends z.ZodRawShape> extends
   run(
     context: CheckContext<S, z.output<z.ZodObject<Shape>>>,
   ): Promise<readonly Finding[]> | readonly Finding[];
+  /** Whether what was found about a message at an earlier stage holds for these facts as well; left out: it does. */
+  serves?(kept: Outcome, context: ServedContext<z.output<z.ZodObject<Shape>>>): boolean;
   /** `admission` only: gives back what `run` took for this recipient, because a later check refused it. Must not throw. */
   undo?(context: CheckContext<S, z.output<z.ZodObject<Shape>>>): void;
 }
@@ -184,6 +188,13 @@ export interface BodyCheckSpec<Shape extends z.ZodRawShape> extends Omit<
    * piece all the same. `signal` aborts when nobody wants to know any more.
    */
   read(context: ReadContext<z.output<z.ZodObject<Shape>>>): BodyReader;
+}
+
+/** Facts of a message, for whoever already has an outcome. */
+export interface ServedContext<O> {
+  readonly facts: MessageFacts;
+  readonly tools: CheckTools;
+  readonly options: O;
 }
 
 export interface ReadContext<O> {
@@ -231,6 +242,8 @@ export interface BoundCheck<S extends Stage> extends CheckInfo<S> {
     context: Omit<CheckContext<S, never>, 'options' | 'deadlineMs'>,
   ): Promise<readonly Finding[]> | readonly Finding[];
   undo?(context: Omit<CheckContext<S, never>, 'options' | 'deadlineMs'>): void;
+  /** Whether what was found about a message at an earlier stage holds for these facts as well. */
+  serves?(kept: Outcome, facts: MessageFacts, tools: CheckTools): boolean;
   /** Stage `message` only: it can read the body while it comes; `run` reads it afterwards. */
   read?(context: Omit<ReadContext<never>, 'options' | 'deadlineMs'>): BodyReader;
 }
@@ -353,6 +366,7 @@ function binder<S extends Stage, Shape extends z.ZodRawShape>(
       replacesBody: spec.replacesBody?.(parsed) ?? false,
       deadlineMs,
       ready: (tools) => spec.ready?.(tools, parsed) ?? true,
+      serves: (kept, facts, tools) => spec.serves?.(kept, { facts, tools, options: parsed }) ?? true,
       run: (context) => spec.run(bound(context)),
       undo: (context) => spec.undo?.(bound(context)),
     };

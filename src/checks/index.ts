@@ -11,11 +11,13 @@ import { greylistCheck } from './greylist.ts';
 import { heloCheck } from './helo.ts';
 import { limitsEndCheck } from './limits-end.ts';
 import { limitsCheck } from './limits.ts';
+import { listsCheck } from './lists.ts';
 import { mxCheck } from './mx.ts';
 import { ptrCheck } from './ptr.ts';
 import { quotaEndCheck } from './quota-end.ts';
 import { quotaCheck } from './quota.ts';
 import { senderCheck } from './sender.ts';
+import { settingsCheck, settingsRcptCheck } from './settings.ts';
 import { spamCheck } from './spam.ts';
 import { spfCheck } from './spf.ts';
 import { virusCheck } from './virus.ts';
@@ -23,6 +25,7 @@ import { virusCheck } from './virus.ts';
 /** Every check, in the order in which their verdicts break ties. A check stands below those it needs. */
 export const CHECKS: readonly CheckDefinition[] = [
   accessCheck,
+  settingsRcptCheck,
   heloCheck,
   ptrCheck,
   mxCheck,
@@ -42,5 +45,7 @@ export const CHECKS: readonly CheckDefinition[] = [
   arcCheck,
   dmarcCheck,
   authorCheck,
+  settingsCheck,
+  listsCheck,
   spamCheck,
 ];

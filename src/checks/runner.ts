@@ -47,6 +47,8 @@ export class CheckRun {
   /** By the name of the check. */
   #readings: ReadonlyMap<string, Reading> = NO_READINGS;
   #ended: Ending | null = null;
+  /** Outcomes made elsewhere, for checks that need them. */
+  #assumed = NONE;
 
   /** `checks` in the order of the check list; a check comes after those it needs. */
   constructor(
@@ -58,6 +60,11 @@ export class CheckRun {
     this.#plan = planFor(checks, direction, tools);
     this.#tools = tools;
     this.#observe = observe;
+  }
+
+  /** Outcomes of checks that are not made again, for those that need them. Before the first start. */
+  assume(outcomes: readonly Outcome[]): void {
+    this.#assumed = new Map(outcomes.map((outcome) => [outcome.check, outcome]));
   }
 
   /** Starts the checks that need no more than MAIL FROM. Called at most once. */
@@ -210,7 +217,7 @@ export class CheckRun {
     const prior = new Map<string, Outcome>();
     const pending: Promise<void>[] = [];
     for (const name of check.needs) {
-      const needed = own.get(name) ?? this.#outcomes.get(name);
+      const needed = own.get(name) ?? this.#outcomes.get(name) ?? this.#assumed.get(name);
       if (needed instanceof Promise) pending.push(needed.then((outcome) => void prior.set(name, outcome)));
       else if (needed !== undefined) prior.set(name, needed);
     }

@@ -1,13 +1,13 @@
 import { z } from 'zod';
 
-import { settingsKey } from '../mail/address.ts';
-import type { Recipient } from '../mail/envelope.ts';
 import type { HeaderField, HeaderList } from '../mail/header.ts';
+import type { Message } from '../mail/message.ts';
 import type { SpamScan } from '../mail/spam-scan.ts';
-import type { Finding } from '../verdict/finding.ts';
+import type { Finding, Outcome } from '../verdict/finding.ts';
 import { messageCheck, UnmetNeed, type CodeInfo, type MessageFacts } from './check.ts';
 import { byteSize } from './options.ts';
 import { scanPreamble } from './spam-preamble.ts';
+import { profilesOf, type Profile } from './spam-profiles.ts';
 
 /** Rules named in a finding's detail; all of them are in its scan. */
 const RULES_SHOWN = 20;
@@ -27,7 +27,8 @@ export const spamCheck = messageCheck({
   stage: 'message',
   summary: 'The score that SpamAssassin (or rspamd) gives a message. docs/spam.md says how.',
   directions: ['in'],
-  needs: [],
+  needs: ['settings'],
+  needsLittle: true,
   codes: {
     'spam.scored': {
       meaning: 'The scanner gave its score; what is done about it follows from the thresholds.',
@@ -66,7 +67,7 @@ export const spamCheck = messageCheck({
       .enum(['none', 'recipient', 'domain'])
       .default('none')
       .describe(
-        'Whose preferences and Bayes database the scanner uses. "recipient": those of the user it is for ("zeus@example.org", without address extension). "domain": those of "example.org". A message is scanned once: when it is for several users it goes by default_user.',
+        'Whose preferences and Bayes database the scanner uses. "recipient": those of the user it is for ("zeus@example.org", without address extension). "domain": those of "example.org". A message for several users is scanned by the milter once, for default_user, and by lmtp-filter once for each of them.',
       ),
     default_user: z
       .string(USER_FORM)
@@ -78,15 +79,27 @@ export const spamCheck = messageCheck({
       .boolean()
       .default(false)
       .describe(
-        'Whether incoming spam is taken as SpamAssassin rewrites it with report_safe 1 or 2 in its local.cf: a report, with the original attached. By the milter only, when the rules mark the message as spam. false: the body stays as it is, whatever report_safe says.',
+        'Whether incoming spam is taken as SpamAssassin rewrites it with report_safe 1 or 2 in its local.cf: a report, with the original attached. When the rules mark the message as spam: by the milter for all recipients, or by lmtp-filter for those who want it (rewrite_body in the directory, docs/directories.md). false: the body stays as it is, whatever report_safe says.',
       ),
   },
   directionsOf: ({ logins, own_networks: own }) => (logins || own ? ['in', 'out'] : ['in']),
   replacesBody: (options) => options.rewrite_body,
   ready: (tools) => tools.scanner !== null,
-  async run({ facts, tools, options, signal }) {
+  // One who has other preferences, or another training, than those the milter's scan was made with is scanned for anew.
+  serves(kept, { facts, tools, options }) {
+    if (!isConcerned(facts, options) || kept.kind === 'unavailable') return true;
+    const scans = kept.findings.flatMap(({ scan }) => (scan === undefined ? [] : [scan]));
+    const [scan] = scans;
+    // Too large, or rewritten already: there is nothing to be had of a further scan.
+    if (scan === undefined || scan.rewritten === true) return true;
+    const { recipients } = facts.message.envelope;
+    const [only, ...others] = profilesOf(recipients, options, tools.delimiter);
+    return others.length === 0 && (only?.user ?? null) === (scan.user ?? null);
+  },
+  async run({ facts, tools, options, prior, signal }) {
     if (!isConcerned(facts, options)) return [];
-    if (tools.scanner === null) throw new UnmetNeed('no scanner is configured');
+    const { scanner } = tools;
+    if (scanner === null) throw new UnmetNeed('no scanner is configured');
     const { message } = facts;
     const { body, envelope } = message;
     const headerOctets = octetsOf(message.headers);
@@ -100,26 +113,78 @@ export const spamCheck = messageCheck({
       findings.push({ code: 'spam.truncated', detail });
       bodyOctets = options.max_size - headerOctets;
     }
+    const settings = prior.get('settings');
+    const profiles = profilesOf(envelope.recipients, options, tools.delimiter, settings);
+    const [first = NOBODY, ...others] = profiles;
+    // The milter has one verdict for all of them.
+    const together = others.length === 0 || !message.received;
     const incoming = facts.direction === 'in';
-    // The signature over outgoing mail covers the body; lmtp-filter has no other body to give.
-    const rewriting = options.rewrite_body && incoming && !message.received && bodyOctets === body.size;
-    const scan = await tools.scanner.scan(
-      {
-        message,
-        preamble: scanPreamble(message, tools.hostname, tools.clock.now()),
-        hide,
-        bodyOctets,
-        user: userOf(envelope.recipients, options, tools.delimiter),
-        // What SpamAssassin would write into mail that comes in is not for others to read.
-        wanted: rewriting ? 'rewriting' : incoming ? 'fields' : 'score',
-      },
-      signal,
-    );
-    findings.push(spamFinding(scan));
-    if (scan.action !== undefined) findings.push(actionFinding(scan.action));
+    // The signature over outgoing mail covers the body.
+    const rewriting =
+      incoming &&
+      bodyOctets === body.size &&
+      isRewritingWanted(settings, options.rewrite_body, profiles, message);
+    const request = {
+      message,
+      preamble: scanPreamble(message, tools.hostname, tools.clock.now()),
+      hide,
+      bodyOctets,
+      // What SpamAssassin would write into mail that comes in is not for others to read.
+      wanted: rewriting ? 'rewriting' : incoming ? 'fields' : 'score',
+    } as const;
+    const scanFor = async (user: string | null): Promise<SpamScan> => {
+      const scan = await scanner.scan({ ...request, user }, signal);
+      return user === null ? scan : { ...scan, user };
+    };
+    if (together) {
+      const user = others.length === 0 ? first.user : (options.default_user ?? null);
+      return [...findings, ...scanFindings(await scanFor(user))];
+    }
+    for (let from = 0; from < profiles.length; from += SCANS_AT_ONCE) {
+      const made = profiles.slice(from, from + SCANS_AT_ONCE).map(async ({ user, recipients }) => {
+        const found = scanFindings(await scanFor(user));
+        return recipients.flatMap((recipient) => found.map((finding) => ({ ...finding, recipient })));
+      });
+      findings.push(...(await Promise.all(made)).flat());
+    }
     return findings;
   },
 });
+
+/** Scans of one message under way at once. */
+const SCANS_AT_ONCE = 4;
+const NOBODY: Profile = { user: null, recipients: [] };
+
+function scanFindings(scan: SpamScan): Finding[] {
+  const findings = [spamFinding(scan)];
+  if (scan.action !== undefined) findings.push(actionFinding(scan.action));
+  return findings;
+}
+
+/**
+ * Whether the scanner's report is asked for. By the milter, which gives one body to all, when all want it and nobody's own preferences could say
+ * otherwise; by lmtp-filter when somebody does.
+ */
+function isRewritingWanted(
+  settings: Outcome | undefined,
+  site: boolean,
+  profiles: readonly Profile[],
+  { envelope, received }: Message,
+): boolean {
+  const own = new Map<number, readonly (boolean | undefined)[]>();
+  for (const { recipient, settings: of } of settings?.kind === 'found' ? settings.findings : []) {
+    if (recipient !== undefined && of !== undefined)
+      own.set(
+        recipient,
+        of.map(({ rewriteBody }) => rewriteBody),
+      );
+  }
+  const wanted = envelope.recipients.flatMap((_, index) =>
+    (own.get(index) ?? [undefined]).map((one) => one ?? site),
+  );
+  if (received) return wanted.includes(true);
+  return site && wanted.every(Boolean) && profiles.length === 1;
+}
 
 interface Concern {
   readonly logins: boolean;
@@ -129,24 +194,6 @@ interface Concern {
 function isConcerned({ direction, client }: MessageFacts, { logins, own_networks: own }: Concern): boolean {
   if (direction === 'in') return true;
   return client.login === null ? own : logins;
-}
-
-interface UserOptions {
-  readonly user: 'none' | 'recipient' | 'domain';
-  readonly default_user?: string | undefined;
-}
-
-/** Who the scan is for: the one user, or domain, that all recipients come to. */
-function userOf(recipients: readonly Recipient[], options: UserOptions, delimiter: string): string | null {
-  const otherwise = options.default_user ?? null;
-  if (options.user === 'none') return otherwise;
-  let only: string | null = null;
-  for (const { address } of recipients) {
-    const name = options.user === 'domain' ? address.domain : settingsKey(address, delimiter);
-    if (name === '' || (only !== null && only !== name)) return otherwise;
-    only = name;
-  }
-  return only ?? otherwise;
 }
 
 /** What a scan means as a fact; the same for one just made and one kept from an earlier stage. */

@@ -74,7 +74,7 @@ function summary(config: Config, files: readonly KeyFile[]): string {
     ['name servers', file.dns.servers.map(formatSocketAddress).join(', ') || 'those of /etc/resolv.conf'],
     ['checks', names(checks)],
     ['of policyd', names(config.views.get('')?.checks.filter(isOfPolicyd) ?? [])],
-    ['signing', listed(keys) || 'no keys: outgoing mail is not signed'],
+    ['signing', listed([...keys, ...keySources(config)]) || 'no keys: outgoing mail is not signed'],
     ['sealing', config.sealing === null ? 'no ARC seals' : `ARC, as ${config.sealing.domain}`],
     ['overrides', policy.overrides.size === 0 ? 'none' : `for ${policy.overrides.size} domains and users`],
   ];
@@ -103,6 +103,18 @@ const SPAMD_USE: Readonly<Record<string, string>> = {
   true: 'always used',
   false: 'not used',
 };
+
+/** Where keys are looked up when mail comes; they are not asked here. */
+function keySources({ file: { directory, signing, state } }: Config): readonly string[] {
+  const { sql, ldap } = directory;
+  const at = signing.redis.address ?? state.redis.address;
+  const { redis } = signing;
+  return [
+    ...((sql.signing_key ?? []).length > 0 ? ['keys in [directory.sql]'] : []),
+    ...((ldap.signing_key ?? []).length > 0 ? ['keys in [directory.ldap]'] : []),
+    ...(redis.enabled ? [`keys in Redis${at === null ? '' : ` at ${formatSocketAddress(at)}`}`] : []),
+  ];
+}
 
 /** The summary stays a page, however many keys there are. */
 const KEYS_SHOWN = 10;

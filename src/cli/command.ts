@@ -65,13 +65,17 @@ export async function command(args: readonly string[]): Promise<number> {
         const { quarantine } = await import('./quarantine.ts');
         return await quarantine(rest);
       }
+      case 'store': {
+        const { store } = await import('./store.ts');
+        return await store(rest);
+      }
       case 'keys': {
         const { keys } = await import('./keys.ts');
         return await keys(rest);
       }
       case '':
         throw new UsageError(
-          'which command? There are run, check, wire, import, history, learn, limits, logins, quota, directory, sender, quarantine and keys',
+          'which command? There are run, check, wire, import, history, learn, limits, logins, quota, directory, sender, quarantine, store and keys',
         );
       default:
         throw new UsageError(word.startsWith('-') ? `unknown option ${word}` : noCommand(word));
@@ -100,6 +104,7 @@ const COMMANDS = [
   'directory',
   'sender',
   'quarantine',
+  'store',
   'keys',
 ];
 

@@ -76,6 +76,7 @@ function asJson({ account, ...report }: DirectoryReport): string {
 /** For people. */
 function describe({ address, local, destination, account }: DirectoryReport): readonly string[] {
   const { quota, limits, senders, thresholds = {}, allow = [], block = [], signingKeys = [] } = account;
+  const { domainLists = {}, subjectTag, language = '', rewriteBody } = account;
   const bands = Object.entries(thresholds).map(([band, score]) => `${band} ${score ?? 'never'}`);
   const rows: readonly (readonly [string, string])[] = [
     ['domain', local ? 'ours' : 'not ours'],
@@ -84,8 +85,13 @@ function describe({ address, local, destination, account }: DirectoryReport): re
     ['limits', Array.from(limits, ([name, most]) => `${name} ${most}`).join(', ')],
     ['may send as', senders.join(', ')],
     ['score bands', bands.join(', ')],
+    ['subject tag', tagText(subjectTag)],
+    ['language', language],
+    ['spam report', rewriteBody === undefined ? '' : rewriteBody ? 'in place of spam' : 'never'],
     ['wants', allow.join(', ')],
     ['does not want', block.join(', ')],
+    ['domain wants', (domainLists.allow ?? []).join(', ')],
+    ['domain blocks', (domainLists.block ?? []).join(', ')],
     ['signing keys', signingKeys.join(', ')],
   ];
   const said = rows.filter(([, text]) => text !== '');
@@ -93,6 +99,12 @@ function describe({ address, local, destination, account }: DirectoryReport): re
     printable(address, SHOWN),
     ...said.map(([name, text]) => `  ${name.padEnd(13)}  ${printable(text, 20 * SHOWN)}`),
   ];
+}
+
+function tagText(tag: Account['subjectTag']): string {
+  if (tag === undefined) return '';
+  if (typeof tag === 'boolean') return tag ? "the site's" : 'none';
+  return tag;
 }
 
 function goesTo(destination: Destination): string {

@@ -14,6 +14,7 @@ Usage: postern COMMAND [ARGUMENTS]
   logins   show who tried too many passwords, and forget it
   keys     make signing keys, compare them with DNS, and change them in time
   quarantine  list, show, release and delete quarantined mail
+  store    check the stores, copy the state between SQLite and Redis, make a backup
   sender   show which logins may not send, block and release them
 
   postern COMMAND --help   more about one command

@@ -1,14 +1,17 @@
-import { openSqliteHistory, type HistoryReader } from '../adapters/store-sqlite.ts';
 import { StoreUnusable } from '../adapters/sqlite-schema.ts';
 import { describeDecision, describeJourney } from '../evidence/history.ts';
-import type { Decision } from '../ports/store.ts';
+import { NeighbourError } from '../ports/neighbour-error.ts';
+import type { Decision, Store } from '../ports/store.ts';
 import { EXIT } from './arguments.ts';
+import { causes } from './causes.ts';
 import { readConfig } from './config-file.ts';
 import { parseHistory, type HistoryArguments } from './history-arguments.ts';
+import { openHistory } from './open-store.ts';
 
 const HELP = `Usage: postern history [FILTERS] [--limit N] [--facts] [--json] [--config FILE]
 
-Prints what was decided about messages, the newest first. Works while the daemons run, and without them.
+Prints what was decided about messages, the newest first. Works while the daemons run, and without them. With
+[state.redis] it is what all hosts decided, each decision with the name of its host.
 
   --trace T       one message on its way through the daemons, with all that was found; T is the word in
                   brackets at the end of a refusal, and the value of X-Postern-Trace
@@ -41,7 +44,7 @@ export async function history(args: readonly string[]): Promise<number> {
   if (loaded === null) return EXIT.config;
   const { folder } = loaded.config.file.state;
   try {
-    using reader = openSqliteHistory(folder);
+    await using reader = await openHistory(loaded.config);
     if (reader === null) {
       process.stderr.write(
         `postern: there is no history yet in ${folder}; "postern run" begins one (another configuration? see --config)\n`,
@@ -50,15 +53,15 @@ export async function history(args: readonly string[]): Promise<number> {
     }
     await print(await answer(reader, wanted), wanted);
   } catch (error) {
-    if (!(error instanceof StoreUnusable)) throw error;
-    process.stderr.write(`postern: ${error.message}\n`);
+    if (!(error instanceof StoreUnusable || error instanceof NeighbourError)) throw error;
+    process.stderr.write(`postern: ${causes(error)}\n`);
     return EXIT.failed;
   }
   return EXIT.ok;
 }
 
 async function answer(
-  reader: HistoryReader,
+  reader: Pick<Store, 'history'>,
   { filter, journey }: HistoryArguments,
 ): Promise<readonly Decision[]> {
   const decisions = await reader.history(filter);

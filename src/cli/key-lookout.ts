@@ -1,6 +1,6 @@
 import { createPublicKey } from 'node:crypto';
 
-import type { KeyFile } from '../adapters/key-file.ts';
+import type { FoundKey } from '../adapters/key-file.ts';
 import { publicDataOf, type Publication } from '../adapters/key-publication.ts';
 import { recordName } from '../mail/dkim-record.ts';
 import type { Clock } from '../ports/clock.ts';
@@ -73,11 +73,11 @@ export class KeyLookout implements KeyWatch, AsyncDisposable {
     return watched?.key.key === key.key ? watched.known : null;
   }
 
-  loaded({ state }: Pick<KeyFile, 'state'>): void {
+  loaded({ state }: Pick<FoundKey, 'state'>): void {
     if (state.kind === 'usable') this.add(state.key);
   }
 
-  gone({ place }: Pick<KeyFile, 'place'>): void {
+  gone({ place }: Pick<FoundKey, 'place'>): void {
     this.#drop(nameOf(place));
   }
 

@@ -1,7 +1,6 @@
 import { open } from 'node:fs/promises';
 
 import type { LessonFolder } from '../adapters/lesson-folder.ts';
-import { openSqliteStore } from '../adapters/store-sqlite.ts';
 import type { Config } from '../config/config.ts';
 import { messageIdKey, readMail } from '../feedback/lesson-content.ts';
 import { isUserName } from '../feedback/script-request.ts';
@@ -14,6 +13,7 @@ import { causes } from './causes.ts';
 import { systemClock as clock } from './clock.ts';
 import { readConfig } from './config-file.ts';
 import { openLessons, openPupil } from './open-feedback.ts';
+import { openLabels } from './open-store.ts';
 
 const HELP = `Usage: postern learn spam|ham [--user USER] [FILE...] [--config FILE]
        postern learn spam|ham [--user USER] --message-id ID [--config FILE]
@@ -57,16 +57,16 @@ export async function learn(args: readonly string[]): Promise<number> {
     error: (_fields: unknown, message?: string): void =>
       void process.stderr.write(`postern: ${message ?? ''}\n`),
   };
-  await using store = await openSqliteStore(config.file.state.folder, clock, {
-    // Labels are written at once, or fail by themselves; there are no decisions or traces to write.
-    writeFailed: () => undefined,
-    lost: () => undefined,
-    tracesLost: () => undefined,
-  });
+  await using store = await openLabels(config);
   const { label, user, messageId, files } = wanted;
   if (messageId !== null) {
-    await store.label({ message: messageIdKey(messageId), user, label, time: clock.now() });
-    return EXIT.ok;
+    try {
+      await store.label({ message: messageIdKey(messageId), user, label, time: clock.now() });
+      return EXIT.ok;
+    } catch (error) {
+      process.stderr.write(`postern: not labelled: ${causes(error)}\n`);
+      return EXIT_LEARN.tempfail;
+    }
   }
   const lessons = await openLessons(() => config, log);
   const tools = { config, store, lessons, pupil: openPupil(config, clock) };

@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 
 import { openDirectory, type DirectoryOptions, type FileDirectory } from '../adapters/directory-file.ts';
 import { SourcedDirectory } from '../adapters/directory-sourced.ts';
+import type { DirectorySource } from '../adapters/directory-source.ts';
 import { LOOK_RESULTS, type LookResult } from '../adapters/lookup-cache.ts';
 import type { Config } from '../config/config.ts';
 import type { Address } from '../mail/address.ts';
@@ -46,7 +47,10 @@ export class SiteDirectory implements Directory, Disposable {
   readonly #up: (source: SourceKind, value: number) => void;
   /** null: files are all there is, whose answers need no waiting. */
   #sourced: SourcedDirectory | null = null;
+  #sources: readonly DirectorySource[] = [];
   #settings: unknown = null;
+  /** The layouts that come with Postern know of quotas and senders alone, and so does Dovecot. */
+  #hasColumns = false;
 
   constructor(files: FileDirectory, clock: Clock, log: Log, registry: Registry) {
     this.#files = files;
@@ -66,8 +70,17 @@ export class SiteDirectory implements Directory, Disposable {
     this.#up = (source, value) => up.set({ source }, value);
   }
 
+  /** Databases and LDAP, as they are now: reload() makes others of them. */
+  get sources(): readonly DirectorySource[] {
+    return this.#sources;
+  }
+
   get directory(): Directory {
     return this;
+  }
+
+  get keepsSettings(): boolean {
+    return this.#hasColumns || this.#files.keepsSettings;
   }
 
   destination(recipient: Address, signal: AbortSignal): Promise<Destination> | Destination {
@@ -114,6 +127,8 @@ export class SiteDirectory implements Directory, Disposable {
     }));
     this.#sourced?.[Symbol.dispose]();
     this.#settings = settings;
+    this.#hasColumns = (sql.account ?? []).length > 0 || (ldap.account ?? []).length > 0;
+    this.#sources = sources;
     for (const kind of Object.keys(this.states)) delete this.states[kind];
     for (const kind of SOURCE_KINDS) this.#up(kind, 0);
     const { ttl: ttlMs, negative_ttl: negativeMs, stale: staleMs, entries } = cache;

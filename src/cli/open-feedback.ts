@@ -2,6 +2,7 @@ import { join } from 'node:path';
 
 import { z } from 'zod';
 
+import { FeedbackSpool } from '../adapters/feedback-spool.ts';
 import { LessonFolder } from '../adapters/lesson-folder.ts';
 import { createSpamTeacher } from '../adapters/spamd-tell.ts';
 import type { Config } from '../config/config.ts';
@@ -11,7 +12,7 @@ import type { Clock } from '../ports/clock.ts';
 import type { SpamTeacher } from '../ports/lessons.ts';
 import type { Store } from '../ports/store.ts';
 import type { Daemon } from '../runtime/daemon.ts';
-import type { Listener } from '../runtime/listener.ts';
+import { groupNumber, type Listener } from '../runtime/listener.ts';
 import type { Log, Telemetry } from '../runtime/telemetry.ts';
 
 const CONNECT_TIMEOUT_MS = 3000;
@@ -31,7 +32,16 @@ export async function startFeedback(
   let pupil = openPupil(config, clock);
   const lessons = await openLessons(() => inUse, log);
   await lessons.recover(clock.now());
-  const daemon = feedback(listener, config, { log, registry, store, clock, lessons, pupil: () => pupil });
+  const spool = await openSpool(config, clock);
+  const daemon = feedback(listener, config, {
+    log,
+    registry,
+    store,
+    clock,
+    lessons,
+    spool,
+    pupil: () => pupil,
+  });
   return {
     name: daemon.name,
     reload(next) {
@@ -41,6 +51,19 @@ export async function startFeedback(
     },
     stop: (signal) => daemon.stop(signal),
   };
+}
+
+/** For everybody who may write to the socket. */
+const OTHERS_WRITE = 0o002;
+
+async function openSpool({ file }: Config, clock: Clock): Promise<FeedbackSpool | null> {
+  const { spool, group, mode } = file.feedback;
+  if (spool === null) return null;
+  return await FeedbackSpool.open(spool, {
+    now: () => clock.now(),
+    group: group === null ? null : await groupNumber(group),
+    open: (mode & OTHERS_WRITE) !== 0,
+  });
 }
 
 /** The messages that wait to be learned. */

@@ -7,7 +7,7 @@ import type { Resolver } from '../ports/resolver.ts';
 import type { SigningKeys } from '../ports/signing-keys.ts';
 import { gauge } from '../runtime/metrics.ts';
 import type { Log, Registry } from '../runtime/telemetry.ts';
-import type { KeyFile } from '../adapters/key-file.ts';
+import type { FoundKey } from '../adapters/key-file.ts';
 import { KeyLookout, type LookForKey } from './key-lookout.ts';
 import type { KeyWatch } from './open-keys.ts';
 import { PublishedKeys } from './published-keys.ts';
@@ -91,20 +91,20 @@ export class SiteLookout implements KeyWatch, AsyncDisposable {
     return (this.#published = new PublishedKeys(source, this.#lookout, this.#mode));
   }
 
-  loaded(file: KeyFile): void {
+  loaded(file: FoundKey): void {
     if (this.#mode !== 'sign') this.#lookout.loaded(file);
   }
 
-  gone(file: KeyFile): void {
+  gone(file: FoundKey): void {
     this.#lookout.gone(file);
   }
 
   /** Takes over the setting of a configuration that was read again. */
-  configure(mode: Unpublished, files: readonly KeyFile[]): void {
+  configure(mode: Unpublished, found: readonly FoundKey[]): void {
     this.#mode = mode;
     this.#published?.configure(mode);
     if (mode === 'sign') this.#lookout.clear();
-    else for (const file of files) this.#lookout.loaded(file);
+    else for (const file of found) this.#lookout.loaded(file);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

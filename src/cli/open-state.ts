@@ -1,5 +1,7 @@
 import type { RedisEvents, RedisOptions } from '../adapters/redis-client.ts';
 import type { ClusterOptions } from '../adapters/redis-cluster.ts';
+import type { RedisCalls } from '../adapters/redis-calls.ts';
+import type { RedisState } from '../adapters/state-redis.ts';
 import { openSqliteState } from '../adapters/state-sqlite.ts';
 import type { Config } from '../config/config.ts';
 import { redisInUse, withPort } from '../config/redis.ts';
@@ -21,6 +23,8 @@ export async function openState(config: Config): Promise<OpenState> {
 /** The state of a process of daemons. */
 export interface SiteState extends AsyncDisposable {
   readonly state: State;
+  /** The connection to Redis; null: the state is in SQLite. */
+  readonly redis: RedisCalls | null;
   /** For /readyz: what it rests on that may be away. */
   readonly neighbours: Readonly<Record<string, string>>;
 }
@@ -29,15 +33,16 @@ export interface SiteState extends AsyncDisposable {
 export async function openSiteState(config: Config, { log, registry }: Telemetry): Promise<SiteState> {
   const redis = redisOptions(config);
   const link = new RedisLink(config, log, registry);
+  const shared = redis === null ? null : await openRedis(redis, link, config.file.state.when_lost);
   const state =
-    redis === null
-      ? await openSqliteState(config.file.state.folder, systemClock, {
-          failed: (error) => log.error({ why: error.message }, 'the state could not be tidied'),
-          troubled: seldom((error) => log.error({ why: error.message }, 'the state could not be used')),
-        })
-      : await openRedis(redis, link, config.file.state.when_lost);
+    shared ??
+    (await openSqliteState(config.file.state.folder, systemClock, {
+      failed: (error) => log.error({ why: error.message }, 'the state could not be tidied'),
+      troubled: seldom((error) => log.error({ why: error.message }, 'the state could not be used')),
+    }));
   return {
     state,
+    redis: shared?.calls ?? null,
     get neighbours() {
       return redis === null ? {} : { redis: link.state };
     },
@@ -95,7 +100,7 @@ export function redisUp(registry: Registry): { set(value: number): void } {
 }
 
 /** null: SQLite. */
-function redisOptions({ file, redis }: Config): RedisOptions | ClusterOptions | null {
+export function redisOptions({ file, redis }: Config): RedisOptions | ClusterOptions | null {
   const settings = file.state.redis;
   if (!redisInUse(settings)) return null;
   const { address, addresses, cluster, sentinels, master, username, database, tls, prefix, timeout } =
@@ -122,7 +127,7 @@ async function openRedis(
   options: RedisOptions | ClusterOptions,
   events: RedisEvents,
   whenLost: 'rule' | 'local' = 'rule',
-): Promise<OpenState> {
+): Promise<RedisState> {
   const { openRedisState } = await import('../adapters/state-redis.ts');
   return openRedisState(options, events, whenLost);
 }

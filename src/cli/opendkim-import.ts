@@ -10,6 +10,7 @@ import {
   type Parameter,
   type Place,
 } from './opendkim-conf.ts';
+import { importSources } from './opendkim-databases.ts';
 import { convertTables, type ImportedKey, type ImportedTables } from './opendkim-tables.ts';
 
 export interface Imported {
@@ -28,7 +29,7 @@ const NOT_NEEDED: Readonly<Record<string, string>> = {
   changerootdirectory: 'a matter of the service manager',
   externalignorelist: 'it silences a log line that there is not here',
   logwhy: 'every decision has its reason in the history',
-  multiplesignatures: 'every key of an entry signs',
+  multiplesignatures: 'it is for a SigningTable',
   pidfile: 'a matter of the service manager',
   requiresafekeys: 'always so',
   senderheaders: 'From is what counts',
@@ -155,10 +156,24 @@ class Importer {
         this.#report(keyTable, 'KeyTable: without a SigningTable no key is used');
         return { keys: [], table: [] };
       }
+      const source = importSources(keyTable, signingTable, (name) => this.#take(name));
+      if (source !== null) {
+        for (const { name, lines } of source.tables)
+          for (const [key, value] of lines) this.#put(name, key, value);
+        for (const { place, what } of source.reports) this.#report(place, what);
+        return { keys: [], table: [] };
+      }
       const [keys, senders] = [await this.#dataSet(keyTable), await this.#dataSet(signingTable)];
       if (keys === null || senders === null) return { keys: [], table: [] };
       this.#put('signing', 'table_only', 'true');
-      const all = isTrue(this.#parameters.get('multiplesignatures'));
+      const multiple = this.#take('multiplesignatures');
+      const all = isTrue(multiple);
+      if (all) this.#put('signing', 'table_match', quoted('all'));
+      if (all && multiple !== undefined)
+        this.#report(
+          multiple,
+          'MultipleSignatures: the keys of all lines that fit sign, each once, as opendkim.conf(5) has it; opendkim 2.11 leaves out those between the first line and the last',
+        );
       return convertTables(keys, senders, all, this.#folder, (place, what) => this.#report(place, what));
     }
     if (names === undefined || selector === undefined || file === undefined) return { keys: [], table: [] };

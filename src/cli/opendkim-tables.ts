@@ -32,7 +32,8 @@ interface KeyLine extends ImportedKey {
 /**
  * KeyTable and SigningTable of opendkim.conf(5) as our keys and table: for every sender the same d= and s=, or a report of why not.
  *
- * @param all MultipleSignatures: all lines that fit count, not only the first
+ * @param all MultipleSignatures: all lines that fit count, not only the first. Of lines with one key a refile has all, a list that is looked into has
+ * the first
  */
 export function convertTables(
   keyTable: DataSet,
@@ -48,10 +49,8 @@ export function convertTables(
     else known.set(element.key, element);
   }
   const keys = new Map<string, ImportedKey>();
-  const entries = new Map<
-    string,
-    { readonly element: Element; readonly senders: string; readonly keys: string[] }
-  >();
+  const entries: ImportedEntry[] = [];
+  const patterns = new Set<string>();
   for (const element of inOrder(signingTable)) {
     const { key: pattern, value } = element;
     const [name = '', signer] = value.split(':');
@@ -80,44 +79,28 @@ export function convertTables(
     } else {
       keys.set(dns, { domain: key.domain, selector: key.selector, file: key.file });
     }
-    const entry = entries.get(senders);
-    if (entry === undefined) entries.set(senders, { element, senders, keys: [dns] });
-    else if (all && !entry.keys.includes(dns)) entry.keys.push(dns);
-    else if (!all) report(element, `SigningTable: "${pattern}" is there twice, the first one counts`);
+    if (patterns.has(senders) && !(all && signingTable.kind === 'pattern')) {
+      report(element, `SigningTable: "${pattern}" is there twice, the first one counts`);
+      continue;
+    }
+    patterns.add(senders);
+    entries.push({ senders: [senders], keys: [dns] });
   }
-  if (all) reportOverlaps([...entries.values()], report);
   return {
     keys: [...keys.values()],
-    table: joined(
-      [...entries.values()].map(({ senders, keys: names }) => ({ senders: [senders], keys: names })),
-    ),
+    table: joined(entries),
   };
 }
 
-/** Where several patterns can fit one sender, only the first counts here. */
-function reportOverlaps(
-  entries: readonly { readonly element: Element; readonly senders: string }[],
-  report: Report,
-): void {
-  const domains = new Set<string>();
-  for (const { element, senders } of entries) {
-    const domain = senders.slice(senders.lastIndexOf('@') + 1);
-    if (domain.includes('*') || domains.has(domain))
-      report(
-        element,
-        `SigningTable: with MultipleSignatures "${element.key}" would add a signature to those of other lines; here the first line that fits is the only one`,
-      );
-    domains.add(domain);
-  }
-}
-
-/** Neighbours with the same keys make one entry; the order stays. */
+/** Neighbours with the same keys, or for the same senders, make one entry; the order stays. */
 function joined(entries: readonly ImportedEntry[]): readonly ImportedEntry[] {
   const result: ImportedEntry[] = [];
   for (const entry of entries) {
     const last = result.at(-1);
     if (last?.keys.join(' ') === entry.keys.join(' ')) {
       result[result.length - 1] = { senders: [...last.senders, ...entry.senders], keys: entry.keys };
+    } else if (last?.senders.join(' ') === entry.senders.join(' ')) {
+      result[result.length - 1] = { senders: last.senders, keys: [...last.keys, ...entry.keys] };
     } else {
       result.push(entry);
     }
@@ -126,20 +109,23 @@ function joined(entries: readonly ImportedEntry[]): readonly ImportedEntry[] {
 }
 
 /**
- * The order in which the lines count. A refile's own; else the order of the look-ups: user@host, host, user@.domain with the longest domain
- * first, .domain likewise, user@*, *.
+ * The order in which the lines count. A refile's own; else the order of the look-ups, as opendkim 2.11 makes them: user@host, host, then for each
+ * parent domain, the longest first, user@.domain and .domain, then user@*, *.
  */
 function inOrder({ kind, elements }: DataSet): readonly Element[] {
   if (kind === 'pattern') return elements;
-  return elements.toSorted((a, b) => rankOf(a.key) - rankOf(b.key) || b.key.length - a.key.length);
+  return elements.toSorted((a, b) => {
+    const [one, other] = [rankOf(a.key), rankOf(b.key)];
+    return one.rank - other.rank || other.length - one.length || one.bare - other.bare;
+  });
 }
 
-function rankOf(key: string): number {
-  if (key === '*') return 5;
-  if (key.endsWith('@*')) return 4;
-  if (key.startsWith('.')) return 3;
-  if (key.includes('@.')) return 2;
-  return key.includes('@') ? 0 : 1;
+function rankOf(key: string): { readonly rank: number; readonly length: number; readonly bare: number } {
+  const at = key.lastIndexOf('@');
+  const [host, bare] = [key.slice(at + 1), at === -1 ? 1 : 0];
+  if (host === '*') return { rank: 3 + bare, length: 0, bare };
+  if (host.startsWith('.')) return { rank: 2, length: host.length, bare };
+  return { rank: bare, length: 0, bare };
 }
 
 /** Our pattern for a key of the SigningTable; null: there is none. */

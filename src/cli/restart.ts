@@ -56,7 +56,7 @@ export function settle(running: Config, next: Config, daemons: readonly DaemonNa
       ? keep('logins', ['enabled', ...SOCKET_KEYS], was.logins, is.logins)
       : is.logins,
     feedback: daemons.includes('lmtp-filter')
-      ? keep('feedback', ['enabled', ...SOCKET_KEYS], was.feedback, is.feedback)
+      ? keep('feedback', ['enabled', 'spool', ...SOCKET_KEYS], was.feedback, is.feedback)
       : is.feedback,
     milter: workers('milter'),
     'lmtp-filter': workers('lmtp-filter'),

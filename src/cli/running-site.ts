@@ -99,7 +99,7 @@ export class RunningSite implements Site {
       listeners: Object.fromEntries(Array.from(listeners, ([name, listener]) => [name, listener.text])),
       neighbours: {
         ...scanner.states,
-        clamd: clamd.state,
+        ...clamd.states,
         ...state.neighbours,
         ...directory.states,
         ...blockLists.states,
@@ -108,8 +108,7 @@ export class RunningSite implements Site {
   }
 
   reload(result: LoadResult): void {
-    const { inUse, log, reloads, scanner, clamd, blockLists, directory, keys, lookout, notices, names, own } =
-      this.#parts;
+    const { inUse, log, reloads, scanner, clamd, blockLists, notices, names } = this.#parts;
     if (!result.ok) {
       for (const problem of result.problems) {
         log.error({ problem: formatProblem(problem) }, 'mistake in the configuration');
@@ -124,18 +123,22 @@ export class RunningSite implements Site {
     inUse.config = config;
     scanner.reload(scannerFor(config, names));
     clamd.reload(clamdFor(config, names));
-    void directory.reload(config);
-    if (own.includes('milter')) {
-      void keys
-        .reload(config)
-        .then(() => lookout.configure(config.file.signing.unpublished, keys.source.files));
-    }
+    void this.#reloadKeys(config);
     notices.reload(config);
     if (names.includes('policyd')) void blockLists.watch(config.file);
     for (const daemon of this.#daemons) daemon.reload(config);
     reloads.loaded(systemClock.now() / 1000);
     log.info({ config: config.path }, 'reloaded');
     log.level = config.file.log.level;
+  }
+
+  /** The directory, and the keys, which may come over its connections. */
+  async #reloadKeys(config: Config): Promise<void> {
+    const { directory, keys, lookout, own } = this.#parts;
+    await directory.reload(config);
+    if (!own.includes('milter')) return;
+    await keys.reload(config);
+    lookout.configure(config.file.signing.unpublished, keys.found);
   }
 
   async stop(signal: AbortSignal): Promise<void> {

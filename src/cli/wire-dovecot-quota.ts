@@ -1,7 +1,6 @@
-import { dirname, resolve } from 'node:path';
-
 import type { Config } from '../config/config.ts';
 import type { SocketAddress } from '../config/values.ts';
+import { dovecotSecret } from './dovecot-secret.ts';
 
 /** The lines of dovecot.conf (2.3) by which Dovecot tells how full mailboxes are; none when nobody is to be asked. */
 export function dovecotQuotaLines(config: Config): string[] {
@@ -35,7 +34,9 @@ function cloneLines(config: Config, address: SocketAddress): string[] {
     '}',
     ...(passwordFile === undefined
       ? []
-      : [`# Add ":password=PASSWORD" to quota_clone_dict: the text of ${shownPath(config, passwordFile)}.`]),
+      : [
+          `# Add ":password=PASSWORD" to quota_clone_dict: the text of ${dovecotSecret(config, passwordFile).path}.`,
+        ]),
     ...(/[:]/.test(prefix)
       ? ['# Dovecot 2.3 takes no colon in prefix: choose another dovecot.quota_clone.prefix.']
       : []),
@@ -45,7 +46,7 @@ function cloneLines(config: Config, address: SocketAddress): string[] {
 
 function doveadmLines(config: Config, address: SocketAddress): string[] {
   const { api_key_file: keyFile } = config.file.dovecot;
-  const key = keyFile === undefined ? null : shownPath(config, keyFile);
+  const key = keyFile === undefined ? null : dovecotSecret(config, keyFile);
   return [
     '# doveadm over HTTP: dovecot.doveadm. Who has the key may do anything with all mailboxes.',
     'service doveadm {',
@@ -57,13 +58,9 @@ function doveadmLines(config: Config, address: SocketAddress): string[] {
       ? ['# dovecot.api_key_file names no file yet.']
       : [
           '# The file of dovecot.api_key_file, without a line end, which would be a part of the key. To make it, as root:',
-          `#   (umask 077; printf '%s' "$(openssl rand -hex 32)" > ${key}); chown postern ${key}`,
-          `doveadm_api_key = <${key}`,
+          `#   (umask 077; printf '%s' "$(openssl rand -hex 32)" > ${key.path})${key.ours}`,
+          `doveadm_api_key = <${key.path}`,
         ]),
     '',
   ];
-}
-
-function shownPath({ path }: Config, name: string): string {
-  return resolve(path === null ? process.cwd() : dirname(path), name);
 }

@@ -1,16 +1,9 @@
-import { dirname, resolve } from 'node:path';
-
 import type { Config } from '../config/config.ts';
+import type { Filing } from '../config/upstream.ts';
 import { formatSocketAddress, type SocketAddress } from '../config/values.ts';
+import { dovecotSecret } from './dovecot-secret.ts';
 import { dovecotQuotaLines } from './wire-dovecot-quota.ts';
-import {
-  feedbackLines,
-  filingLines,
-  shownFiles,
-  SIEVE_FOLDER,
-  sieveFiles,
-  type Filing,
-} from './wire-dovecot-sieve.ts';
+import { feedbackLines, filingLines, shownFiles, SIEVE_FOLDER, sieveFiles } from './wire-dovecot-sieve.ts';
 
 /** Dovecot's base_dir; its own listener stands there as `lmtp`. */
 const BASE = /^(?:\/var)?\/run\/dovecot\//;
@@ -18,7 +11,7 @@ const BASE = /^(?:\/var)?\/run\/dovecot\//;
 /** The lines of dovecot.conf (2.3) that let the LMTP filter deliver, file junk, and learn. @param folder where the Sieve scripts are */
 export function dovecotLines(
   config: Config,
-  filing: Filing = 'header',
+  filing: Filing = config.file['lmtp-filter'].filing,
   folder: string = SIEVE_FOLDER,
 ): string {
   const { upstream } = config.file['lmtp-filter'];
@@ -70,7 +63,7 @@ const QUESTION_TIMEOUT_MS = 500;
 export function loginLines({ path, file }: Config): string {
   const { enabled, listen, api_key_file: keyFile, deadline } = file.logins;
   if (!enabled) return '';
-  const key = keyFile === undefined ? null : resolve(dirname(path ?? '.'), keyFile);
+  const key = keyFile === undefined ? null : dovecotSecret({ path }, keyFile);
   return [
     '',
     '# policyd is asked about each login, before the password is looked at, and told of the outcome.',
@@ -83,8 +76,8 @@ export function loginLines({ path, file }: Config): string {
       : [
           '# The file of logins.api_key_file, on every Dovecot host: one line "X-API-Key: SECRET" without a line end, at which the auth',
           '# process would abort. To make it, as root, and give it to the user that Postern runs as:',
-          `#   (umask 077; printf 'X-API-Key: %s' "$(openssl rand -hex 32)" > ${key}); chown postern ${key}`,
-          `auth_policy_server_api_header = <${key}`,
+          `#   (umask 077; printf 'X-API-Key: %s' "$(openssl rand -hex 32)" > ${key.path})${key.ours}`,
+          `auth_policy_server_api_header = <${key.path}`,
         ]),
     '# A secret of Dovecot alone, the same on all its hosts: with it nobody can try passwords against the hashes that it sends.',
     '#   (umask 077; printf \'%s\' "$(openssl rand -hex 32)" > /etc/dovecot/auth-policy-nonce)',

@@ -3,10 +3,11 @@ import { rename, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
 import type { Config } from '../config/config.ts';
+import { FILINGS, type Filing } from '../config/upstream.ts';
 import { EXIT, parseOptions, UsageError } from './arguments.ts';
 import { readConfig } from './config-file.ts';
 import { dovecotLines, loginLines, sieveText } from './wire-dovecot.ts';
-import { FILINGS, sieveFiles, type Filing } from './wire-dovecot-sieve.ts';
+import { sieveFiles, type SieveFile } from './wire-dovecot-sieve.ts';
 import { postfixLines } from './wire-postfix.ts';
 
 /** `postern wire postfix|dovecot [--config FILE]` */
@@ -19,13 +20,14 @@ export async function wire(args: readonly string[]): Promise<number> {
   }
   if (surplus !== undefined) throw new UsageError(`"${surplus}" is not expected here`, 'wire');
   const { write } = values;
-  const filing = filingOf(values['filing']);
+  const wanted = filingOf(values['filing']);
   if (neighbour === 'postfix' && (write !== undefined || values['filing'] !== undefined)) {
     throw new UsageError('--filing and --write are for dovecot', 'wire');
   }
   const loaded = await readConfig(values['config'] ?? null);
   if (loaded === null) return EXIT.config;
   const { config, source } = loaded;
+  const filing = wanted ?? config.file['lmtp-filter'].filing;
   if (neighbour === 'dovecot') {
     const head = `# Dovecot 2.3 lines for Postern, from ${source}\n\n`;
     if (write !== undefined) return await writeFiles(resolve(write), head, config, filing);
@@ -48,10 +50,11 @@ async function writeFiles(folder: string, head: string, config: Config, filing: 
   }
   const lines = `${head}${dovecotLines(config, filing, folder)}${loginLines(config)}`;
   const scripts = sieveFiles(config, filing);
-  for (const { name, content } of [...scripts, { name: LINES_FILE, content: lines }]) {
+  const written: readonly SieveFile[] = [...scripts, { name: LINES_FILE, content: lines }];
+  for (const { name, content, executable } of written) {
     const path = join(folder, name);
     try {
-      await replaceFile(path, content);
+      await replaceFile(path, content, executable === true ? 0o755 : 0o644);
     } catch (error) {
       process.stderr.write(
         `postern: cannot write ${path}: ${error instanceof Error ? error.message : 'unknown error'}\n`,
@@ -65,11 +68,11 @@ async function writeFiles(folder: string, head: string, config: Config, filing: 
 }
 
 /** At no time is there a part of it. */
-async function replaceFile(path: string, content: string): Promise<void> {
+async function replaceFile(path: string, content: string, mode: 0o644 | 0o755): Promise<void> {
   const passing = `${path}.${randomBytes(4).toString('hex')}.new`;
   try {
     // Dovecot's users read it.
-    await writeFile(passing, content, { flag: 'wx', mode: 0o644 });
+    await writeFile(passing, content, { flag: 'wx', mode });
     await rename(passing, path);
   } catch (error) {
     await rm(passing, { force: true });
@@ -77,8 +80,8 @@ async function replaceFile(path: string, content: string): Promise<void> {
   }
 }
 
-function filingOf(text: string | undefined): Filing {
-  if (text === undefined) return 'header';
+function filingOf(text: string | undefined): Filing | null {
+  if (text === undefined) return null;
   const known = FILINGS.find((filing) => filing === text);
   if (known === undefined) throw new UsageError(`--filing ${text}: expected ${FILINGS.join(', ')}`, 'wire');
   return known;

@@ -4,7 +4,6 @@ import { Registry } from 'prom-client';
 
 import { createResolver, systemServers } from '../adapters/dns.ts';
 import { createMailAuth } from '../adapters/mail-auth.ts';
-import { openSqliteStore } from '../adapters/store-sqlite.ts';
 import type { CheckTools } from '../checks/check.ts';
 import type { Config } from '../config/config.ts';
 import { formatSocketAddress, type SocketAddress } from '../config/values.ts';
@@ -28,11 +27,12 @@ import { openSiteQuarantine } from './open-quarantine.ts';
 import { openSiteNotifier } from './open-notifier.ts';
 import { openSiteQuota } from './open-quota.ts';
 import { openSiteState } from './open-state.ts';
+import { openSiteStore } from './open-store.ts';
 import { reportUpstream } from './upstream-probe.ts';
-import { ClamdWatch } from './clamd-watch.ts';
+import { watchClamd } from './clamd-watch.ts';
 import { systemClock as clock } from './clock.ts';
 import { clamdFor, RunningSite, scannerFor, type Site } from './running-site.ts';
-import { ScannerWatch } from './scanner-watch.ts';
+import { watchScanner } from './scanner-watch.ts';
 import { expireRegularly, storeEvents } from './store-events.ts';
 import { workersOf, type WorkerDaemon } from './workers.ts';
 
@@ -86,9 +86,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
   processMetrics(registry, version);
   const inUse = { config };
 
-  const store = opened.use(
-    await openSqliteStore(config.file.state.folder, clock, storeEvents(registry, log)),
-  );
+  const store = opened.use(await openSiteStore(config, storeEvents(registry, log)));
   const servers = config.file.dns.servers.length > 0 ? config.file.dns.servers : await systemServers();
   const { timeout: timeoutMs, cache_entries: cacheEntries } = config.file.dns;
   const resolver = opened.use(createResolver({ servers, timeoutMs, cacheEntries }, clock));
@@ -96,8 +94,8 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     { servers: servers.map(({ host, port }) => formatSocketAddress({ kind: 'tcp', host, port })) },
     'name servers',
   );
-  const scanner = opened.use(new ScannerWatch(scannerFor(config, names), clock, log, registry));
-  const clamd = opened.use(new ClamdWatch(clamdFor(config, names), log, registry));
+  const scanner = opened.use(watchScanner(scannerFor(config, names), clock, log, registry));
+  const clamd = opened.use(watchClamd(clamdFor(config, names), clock, log, registry));
   const content = opened.use(openContentScanner({ log, registry }));
   if (given === undefined) await sweepSpools(config.file.state.folder);
   const quarantine = opened.use(openSiteQuarantine(() => inUse.config, { log, registry }));
@@ -111,9 +109,12 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     new SiteLookout(config.file.signing.unpublished, { resolver, timeoutMs, clock, registry, log }),
   );
   const keys = opened.use(
-    await openSiteKeys(config, own.includes('milter'), clock, { log, registry }, lookout),
+    await openSiteKeys(config, own.includes('milter'), clock, { log, registry }, lookout, {
+      directory,
+      redis: state.redis,
+    }),
   );
-  const publishedKeys = lookout.over(keys.source);
+  const publishedKeys = lookout.over(keys);
   const blockLists = opened.use(openBlockLists({ servers, timeoutMs, clock, registry, log }));
 
   const checks: CheckTools = {
@@ -227,7 +228,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     log.info({ daemon: 'admin', listen: admin.text }, 'listening');
   }
   if (given === undefined) {
-    opened.use(expireRegularly(store, () => inUse.config.file.state.history_age, log));
+    opened.use(expireRegularly(store, () => inUse.config.file.state, { log, registry }));
   }
   site.owns(opened.move());
   return site;

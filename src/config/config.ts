@@ -2,6 +2,7 @@ import type { AnyBoundCheck } from '../checks/check.ts';
 import type { Direction } from '../mail/envelope.ts';
 import type { Policy } from '../verdict/rules.ts';
 import type { DirectoryFiles } from './directory-files.ts';
+import type { KeysRedisFiles } from './keys-redis.ts';
 import type { RedisFiles } from './redis.ts';
 import type { ConfigFile } from './schema.ts';
 import type { Sealing, Signing } from './signing.ts';
@@ -52,6 +53,8 @@ export interface Config {
   readonly notices: Notices;
   readonly logins: Logins;
   readonly redis: RedisFiles;
+  /** What the files of [signing.redis] hold. */
+  readonly keysRedis: KeysRedisFiles;
   /** What the files of [directory.sql] and [directory.ldap] hold. */
   readonly directory: DirectoryFiles;
   /** Of lmtp-filter's connections to Dovecot. */

@@ -1,6 +1,6 @@
 import type { AnyBoundCheck, CheckDefinition } from '../checks/check.ts';
-import type { Thresholds } from '../verdict/rules.ts';
-import { nearest, oneLine, oneOf, type Problem } from './errors.ts';
+import { BANDS, type Thresholds } from '../verdict/rules.ts';
+import { nearest, oneLine, oneOf, shown, type Problem } from './errors.ts';
 import { keyPath } from './issues.ts';
 import { loginNotes } from './logins.ts';
 import { bandsOnto, overrideKey, thresholdsOnto } from './policy.ts';
@@ -129,6 +129,7 @@ export class ConsistencyCheck {
     this.#keys(file);
     this.#times(file);
     this.#dovecot(file);
+    this.#filing(file);
     this.#needs(file);
     this.#logins(file);
     for (const daemon of ['milter', 'lmtp-filter'] as const) {
@@ -148,18 +149,19 @@ export class ConsistencyCheck {
   }
 
   /** tag ≤ junk ≤ reject: a message that is refused is not milder than one that is marked. */
-  #bands(path: Path, { tag, junk, reject }: Thresholds): void {
+  #bands(path: Path, thresholds: Thresholds): void {
     if (
       [...this.#defaulted].some((key) => key.startsWith('thresholds.') || key.startsWith(`${keyPath(path)}.`))
     )
       return;
-    const pairs = [
-      ['tag', tag, 'junk', junk],
-      ['junk', junk, 'reject', reject],
-      ['tag', tag, 'reject', junk === null ? reject : null],
-    ] as const;
-    for (const [lower, low, higher, high] of pairs) {
-      if (low === null || high === null || low <= high) continue;
+    const used = BANDS.flatMap((band) => {
+      const points = thresholds[band];
+      return points === null ? [] : [{ band, points }];
+    });
+    for (const [index, { band: higher, points: high }] of used.entries()) {
+      const below = used[index - 1];
+      if (below === undefined || below.points <= high) continue;
+      const { band: lower, points: low } = below;
       const written = this.#written([...path, higher]);
       // What an override takes over from the site or the domain is named there.
       if (!written && !this.#written([...path, lower])) continue;
@@ -348,10 +350,23 @@ export class ConsistencyCheck {
     }
   }
 
+  /** The folder's name goes into addresses. */
+  #filing({ 'lmtp-filter': { filing }, feedback: { junk }, site }: ConfigFile): void {
+    const path = ['lmtp-filter', 'filing'];
+    if (filing === 'header' || this.#defaulted.has(keyPath(path))) return;
+    if (site.recipient_delimiter === '') {
+      const wrong = 'there is no address extension that could name a folder';
+      this.#say(path, 'value', wrong, 'set site.recipient_delimiter, or filing = "header"');
+    } else if (!/^[!-~]{1,64}$/.test(junk)) {
+      const wrong = `the folder ${shown(junk)} can't be named in an address`;
+      this.#say(path, 'value', wrong, 'expected feedback.junk of ASCII without spaces, or filing = "header"');
+    }
+  }
+
   #needs(file: ConfigFile): void {
     const enabled = (name: string): boolean => isEnabled(file.checks[name]);
     for (const check of this.#checks) {
-      if (!enabled(check.partOf ?? check.name)) continue;
+      if (check.needsLittle === true || !enabled(check.partOf ?? check.name)) continue;
       for (const need of check.needs) {
         if (!enabled(need))
           this.notes.push(`checks.${check.name} is on without checks.${need}, on whose findings it builds`);

@@ -1,10 +1,6 @@
-import { resolve } from 'node:path';
-
 import { isIpAddress } from '../checks/networks.ts';
 import { ldapSearches, sqlTemplates, type LdapSettings, type SqlSettings } from './directory-sources.ts';
-import { shown } from './errors.ts';
-import { readSmallFile } from './files.ts';
-import { readSecret, secretPath } from './secret-file.ts';
+import type { NamedFiles } from './named-files.ts';
 
 export interface DirectoryFiles {
   readonly sql: ServerFiles;
@@ -17,21 +13,13 @@ interface ServerFiles {
   readonly ca: string | null;
 }
 
-export interface SourceMistake {
-  readonly place: readonly ['sql' | 'ldap', string];
-  readonly wrong: string;
-  readonly remedy: string;
-}
-
-/** Reads the files that databases and LDAP need, and says what does not go together. @param folder that the names are relative to */
+/** Reads the files that databases and LDAP need, and says what does not go together. */
 export async function readDirectoryFiles(
   { sql, ldap }: { readonly sql: SqlSettings; readonly ldap: LdapSettings },
-  folder: string,
-): Promise<{ readonly files: DirectoryFiles; readonly mistakes: readonly SourceMistake[] }> {
-  const mistakes: SourceMistake[] = [];
-  const say = (table: 'sql' | 'ldap', key: string, wrong: string, remedy: string): void => {
-    mistakes.push({ place: [table, key], wrong, remedy });
-  };
+  named: NamedFiles,
+): Promise<DirectoryFiles> {
+  const say = (table: 'sql' | 'ldap', key: string, wrong: string, remedy: string): void =>
+    named.say(['directory', table, key], wrong, remedy);
   if (sql.address !== undefined) {
     if (sql.server === 'sqlite')
       say('sql', 'address', 'SQLite has no address', 'expected file = "…" in place of it');
@@ -75,37 +63,11 @@ export async function readDirectoryFiles(
     encrypted: boolean,
   ): Promise<ServerFiles> => {
     if (address === undefined) return { password: null, ca: null };
-    let password: string | null = null;
-    if (password_file !== undefined) {
-      const reading = await readSecret(secretPath(folder, password_file), 'allowed');
-      if (reading.ok) password = reading.secret;
-      else say(table, 'password_file', reading.wrong, 'expected a file with the password alone');
-    }
-    if (tls_ca_file === undefined) return { password, ca: null };
-    if (!encrypted) {
-      say(table, 'tls_ca_file', 'certificates for a connection without TLS', 'set tls as well');
-      return { password, ca: null };
-    }
-    const path = resolve(folder, tls_ca_file);
-    const reading = await readSmallFile(path, LARGEST_CA_FILE);
-    if (!reading.ok) {
-      say(
-        table,
-        'tls_ca_file',
-        `${shown(path)} can't be used: ${reading.detail}`,
-        'expected the path of a PEM file',
-      );
-      return { password, ca: null };
-    }
-    const ca = reading.octets.toString('latin1');
-    if (!ca.includes('-----BEGIN CERTIFICATE-----'))
-      say(table, 'tls_ca_file', `${shown(path)} holds no certificate`, 'expected PEM');
-    return { password, ca };
+    const place = ['directory', table];
+    return {
+      password: await named.password([...place, 'password_file'], password_file),
+      ca: await named.certificates([...place, 'tls_ca_file'], tls_ca_file, encrypted),
+    };
   };
-  return {
-    files: { sql: await files('sql', sql, sql.tls), ldap: await files('ldap', ldap, ldap.tls !== 'none') },
-    mistakes,
-  };
+  return { sql: await files('sql', sql, sql.tls), ldap: await files('ldap', ldap, ldap.tls !== 'none') };
 }
-
-const LARGEST_CA_FILE = 1024 ** 2;

@@ -143,8 +143,12 @@ export const directorySql = z
       'SELECT email FROM virtual_users WHERE email = :address',
     ),
     account: queriesFor(
-      'Settings of a login or mailbox (:login), by the names of the columns: quota, senders, limit_NAME, tag, junk, reject, allow, block, signing_keys. See docs/directories.md.',
+      'Settings of a login or mailbox (:login), by the names of the columns: quota, senders, limit_NAME, tag, junk, reject, discard, subject_tag, language, rewrite_body, allow, block, signing_keys; asked for "@domain", too. See docs/directories.md.',
       'SELECT quota FROM virtual_users WHERE email = :login',
+    ),
+    signing_key: queriesFor(
+      'DKIM keys of a domain (:domain), one in each row: columns selector, private_key (PEM, or the base64 of it), and if you like algorithm and subdomains. See docs/signing.md.',
+      'SELECT selector, private_key FROM dkim WHERE domain = :domain AND active',
     ),
   })
   .prefault({})
@@ -226,6 +230,9 @@ export const directoryLdap = z
       "Dovecot's user name of the mailbox that an address (:address) has: attribute `user`.",
     ),
     account: searchesFor('Settings of a login or mailbox (:login), by our names of the columns.'),
+    signing_key: searchesFor(
+      'DKIM keys of a domain (:domain), one in each entry, by our names of the columns: selector, private_key, algorithm, subdomains.',
+    ),
   })
   .prefault({})
   .describe('An LDAP server with users and aliases.');
@@ -234,13 +241,28 @@ export type SqlSettings = z.output<typeof directorySql>;
 export type LdapSettings = z.output<typeof directoryLdap>;
 
 export type SqlTemplates = Readonly<
-  Record<'mailbox_domain' | 'alias_domain' | 'alias' | 'mailbox' | 'account', readonly ParsedTemplate[]>
+  Record<
+    'mailbox_domain' | 'alias_domain' | 'alias' | 'mailbox' | 'account' | 'signing_key',
+    readonly ParsedTemplate[]
+  >
 >;
+
+/** Whether there may be signing keys in [directory]. */
+export function hasKeyLookups({
+  sql,
+  ldap,
+}: {
+  readonly sql: SqlSettings;
+  readonly ldap: LdapSettings;
+}): boolean {
+  const [inSql, inLdap] = [sql.signing_key ?? [], ldap.signing_key ?? []];
+  return inSql.length > 0 || inLdap.length > 0;
+}
 
 /** The queries that are made: those written down, and the layout's in place of those that are not. */
 export function sqlTemplates(sql: SqlSettings): SqlTemplates {
   const ready = sql.layout === undefined ? null : layoutQueries(sql.layout, sql.server);
-  const templates = (key: keyof SqlTemplates): readonly ParsedTemplate[] =>
+  const templates = (key: Exclude<keyof SqlTemplates, 'signing_key'>): readonly ParsedTemplate[] =>
     sql[key] ?? (ready?.[key] ?? []).map(parsed);
   return {
     mailbox_domain: templates('mailbox_domain'),
@@ -248,6 +270,8 @@ export function sqlTemplates(sql: SqlSettings): SqlTemplates {
     alias: templates('alias'),
     mailbox: templates('mailbox'),
     account: templates('account'),
+    // No layout has them: keys are never read without a word of the operator's.
+    signing_key: sql.signing_key ?? [],
   };
 }
 
@@ -272,6 +296,7 @@ const PEOPLE = {
   alias: [],
   mailbox: [{ filter: '(mail=:address)', attributes: { user: 'mail' } }],
   account: [{ filter: '(|(uid=:login)(mail=:login))', attributes: { senders: 'mail' } }],
+  signing_key: [],
 } as const satisfies Record<
   keyof SqlTemplates,
   readonly { filter: string; attributes: Readonly<Record<string, string>> }[]
@@ -305,6 +330,7 @@ export function ldapSearches(ldap: LdapSettings): LdapSearchTable {
     alias: searches('alias'),
     mailbox: searches('mailbox'),
     account: searches('account'),
+    signing_key: searches('signing_key'),
   };
 }
 

@@ -67,9 +67,19 @@ const quota = z
   .transform((value) => (value === NO_QUOTA || value === 0 ? null : value))
   .meta({ title: 'size or "none"' });
 
+const PATTERN_FORM = 'expected "user@domain", "@domain", "*@*.domain" or "*"';
+
 const LIMIT_FORM = 'expected a whole number, or a size such as "1GiB"';
 
 const limitValue = z.union([z.int(LIMIT_FORM).min(0, LIMIT_FORM), byteSize()], LIMIT_FORM);
+
+function senderList(description: string) {
+  const pattern = z
+    .string()
+    .regex(/^[^\s,]{1,320}$/, PATTERN_FORM)
+    .meta({ title: 'address pattern' });
+  return z.array(pattern).max(1000).default([]).describe(description);
+}
 
 export const accounts = z
   .array(
@@ -103,6 +113,14 @@ export const accounts = z
           'Sender addresses that the login may use besides its own and its aliases: "user@domain", "@domain", "*@*.domain".',
         )
         .meta({ examples: [['sales@example.org', '@example.com']] }),
+      allow: senderList(
+        'Senders whose mail the account wants, whatever its spam score. Counts only when the sender is proven: see docs/directories.md.',
+      ).meta({
+        examples: [['friend@example.com', '@example.net']],
+      }),
+      block: senderList('Senders whose mail it does not want: rule lists.block.').meta({
+        examples: [['@example.com']],
+      }),
     }),
   )
   .default([])

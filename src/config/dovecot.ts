@@ -42,7 +42,9 @@ const clone = z.strictObject({
     .meta({ title: 'number' }),
   password_file: filePath()
     .optional()
-    .describe('File with the password of Redis. Only its owner may read it (mode 0600).')
+    .describe(
+      'File with the password of Redis. Only its owner may read it (mode 0600). "credential:NAME": a credential of systemd.',
+    )
     .meta({ examples: ['redis.password'], defaultText: 'none' }),
   timeout: waitingTime().prefault('250ms').describe('The longest one answer may take.'),
 });
@@ -60,7 +62,9 @@ export const dovecot = z
       }),
     api_key_file: filePath()
       .optional()
-      .describe('File with the value of doveadm_api_key. Only its owner may read it (mode 0600).')
+      .describe(
+        'File with the value of doveadm_api_key. Only its owner may read it (mode 0600). "credential:NAME": a credential of systemd.',
+      )
       .meta({ examples: ['doveadm.key'], defaultText: 'none' }),
     timeout: waitingTime().prefault('2s').describe('The longest doveadm may take for one answer.'),
     max_connections: z

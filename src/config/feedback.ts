@@ -17,6 +17,16 @@ function folder(): z.ZodString {
     .meta({ title: 'text' });
 }
 
+/** A path that a shell and dovecot.conf take as it stands. */
+function spoolPath(): z.ZodString {
+  const form = 'expected an absolute path of letters, digits, "-", "_", "." and "/"';
+  return z
+    .string(form)
+    .regex(/^(?:\/[A-Za-z0-9._-]+){1,16}$/, form)
+    .max(200, form)
+    .meta({ title: 'path' });
+}
+
 /** `[feedback]` */
 export const feedback = z
   .strictObject({
@@ -44,6 +54,16 @@ export const feedback = z
       .default(null)
       .describe("Group that owns the socket: the one of Dovecot's IMAP processes, or its number.")
       .meta({ examples: ['vmail'], defaultText: 'the group of this process' }),
+    spool: spoolPath()
+      .nullable()
+      .default(null)
+      .describe(
+        'Folder where Dovecot leaves what users say while Postern does not answer; it is taken from there later. Made at the start when it is missing. On a disk, and not within state.folder, which Dovecot may not enter.',
+      )
+      .meta({
+        examples: ['/var/spool/postern-feedback'],
+        defaultText: 'none: what is said meanwhile is lost',
+      }),
     max_connections: z
       .int()
       .min(1)

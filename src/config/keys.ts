@@ -1,8 +1,7 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto';
-import { resolve, sep } from 'node:path';
 
 import { shown } from './errors.ts';
-import { readSmallFile } from './files.ts';
+import { readPrivateFile } from './secret-file.ts';
 
 /** A private key, or why the file can't be used. */
 export type KeyReading =
@@ -16,68 +15,85 @@ export type KeyReading =
   | { readonly ok: false; readonly wrong: string; readonly remedy: string };
 
 /** Far above any key: a 16,384-bit RSA key has 13 KB. */
-const LARGEST_FILE = 65_536;
+const LARGEST_KEY = 65_536;
 
 const MAKE_ONE = 'expected a PEM file as opendkim-genkey or "openssl genpkey" makes it';
 
 /** Reads and judges the file of a signing key. The text of the file is in no message. */
 export async function readSigningKey(path: string): Promise<KeyReading> {
-  const reading = await readSmallFile(path, LARGEST_FILE);
-  if (!reading.ok) {
-    const remedy =
-      reading.why === 'denied'
-        ? 'make that user its owner'
-        : reading.why === 'too-large'
-          ? MAKE_ONE
-          : 'expected the path of a file with a private key';
-    return bad(`${shown(path)} can't be used: ${reading.detail}`, remedy);
-  }
   // RFC 6376 §8.4: whoever reads the private key can sign as this domain.
-  const mode = reading.stat.mode & 0o777;
-  if ((mode & 0o077) !== 0 && !isCredential(path)) {
-    const who = (mode & 0o007) === 0 ? 'its group' : 'everybody';
-    return bad(
-      `${shown(path)} is open to ${who} (mode 0${mode.toString(8)})`,
-      'take the permissions away: chmod 600',
-    );
+  const reading = await readPrivateFile(path, LARGEST_KEY);
+  if (reading.ok) return parsePem(reading.octets.toString('latin1'), shown(path));
+  switch (reading.why) {
+    case 'open':
+      return bad(reading.wrong, 'take the permissions away: chmod 600');
+    case 'denied':
+      return bad(reading.wrong, 'make that user its owner');
+    case 'too-large':
+      return bad(reading.wrong, MAKE_ONE);
+    case 'absent':
+    case 'not-a-file':
+    case 'failed':
+      return bad(reading.wrong, 'expected the path of a file with a private key');
   }
-  return parseSigningKey(reading.octets.toString('latin1'), path);
 }
 
-/** Files that systemd handed to this service alone (LoadCredential=); the access list that does so shows as group bits. */
-export function isCredential(path: string): boolean {
-  const folder = process.env['CREDENTIALS_DIRECTORY'];
-  return folder !== undefined && folder !== '' && resolve(path).startsWith(resolve(folder) + sep);
+const BASE64 = /^[A-Za-z0-9+/\s]+={0,2}\s*$/;
+
+/** RFC 8032 §5.1.5; RFC 8410 §7: what stands before the octets of such a key. */
+const ED25519_SEED = 32;
+const ED25519_PREFIX = Buffer.from('302e020100300506032b657004220420', 'hex');
+
+/**
+ * Judges a signing key that is kept in a table: PEM, or the base64 that PEM has between its lines; of Ed25519 also the base64 of its 32 octets, as
+ * dkimpy and rspamd write it. The text is in no message.
+ *
+ * @param name of the key, for messages
+ */
+export function parseSigningKey(text: string, name: string): KeyReading {
+  if (text.length > LARGEST_KEY) return bad(`${name} has more than ${LARGEST_KEY} octets`, MAKE_ONE);
+  if (text.includes('-----BEGIN ')) return parsePem(text, name);
+  if (!BASE64.test(text)) return bad(`${name} is neither PEM nor base64`, MAKE_ONE);
+  const octets = Buffer.from(text, 'base64');
+  const der = octets.length === ED25519_SEED ? Buffer.concat([ED25519_PREFIX, octets]) : octets;
+  // PKCS#8, which names its kind, else the older form of RSA alone (RFC 8017 §A.1.2).
+  return judged(
+    keyIn({ key: der, format: 'der', type: 'pkcs8' }) ?? keyIn({ key: der, format: 'der', type: 'pkcs1' }),
+    name,
+  );
 }
 
 /** @param name of the file, for messages */
-function parseSigningKey(pem: string, name: string): KeyReading {
+function parsePem(pem: string, name: string): KeyReading {
   const label = /-----BEGIN ([A-Z0-9 ]{1,40})-----/.exec(pem)?.[1];
-  if (label === undefined) return bad(`${shown(name)} holds no PEM`, MAKE_ONE);
+  if (label === undefined) return bad(`${name} holds no PEM`, MAKE_ONE);
   if (label.endsWith('PUBLIC KEY'))
-    return bad(
-      `${shown(name)} holds the public key`,
-      'expected the private key; the public one goes into DNS',
-    );
-  if (!label.endsWith('PRIVATE KEY'))
-    return bad(`${shown(name)} holds ${article(label)}`, 'expected a private key');
+    return bad(`${name} holds the public key`, 'expected the private key; the public one goes into DNS');
+  if (!label.endsWith('PRIVATE KEY')) return bad(`${name} holds ${article(label)}`, 'expected a private key');
   if (label.startsWith('ENCRYPTED') || /^Proc-Type: 4,ENCRYPTED/m.test(pem))
     return bad(
-      `${shown(name)} is protected by a pass phrase`,
+      `${name} is protected by a pass phrase`,
       'expected a key without one: run openssl pkey -in … -out …',
     );
-  let key: KeyObject;
+  return judged(keyIn(pem), name);
+}
+
+/** null: OpenSSL's words say nothing to an operator ("error:1E08010C:DECODER routines::unsupported"). */
+function keyIn(given: Parameters<typeof createPrivateKey>[0]): KeyObject | null {
   try {
-    key = createPrivateKey(pem);
+    return createPrivateKey(given);
   } catch {
-    // OpenSSL's words say nothing to an operator ("error:1E08010C:DECODER routines::unsupported"); the label was right, so:
-    return bad(`${shown(name)} is damaged: no key can be read from it`, MAKE_ONE);
+    return null;
   }
+}
+
+function judged(key: KeyObject | null, name: string): KeyReading {
+  if (key === null) return bad(`${name} is damaged: no key can be read from it`, MAKE_ONE);
   // RFC 8463
   if (key.asymmetricKeyType === 'ed25519') return { ok: true, key, algorithm: 'ed25519-sha256', note: null };
   if (key.asymmetricKeyType !== 'rsa') {
     return bad(
-      `${shown(name)} holds a key of type ${key.asymmetricKeyType ?? 'unknown'}, which DKIM does not know`,
+      `${name} holds a key of type ${key.asymmetricKeyType ?? 'unknown'}, which DKIM does not know`,
       'expected an RSA or Ed25519 key',
     );
   }
@@ -85,11 +101,11 @@ function parseSigningKey(pem: string, name: string): KeyReading {
   // RFC 8301 §3.2: signers MUST use at least 1024 bits and SHOULD use at least 2048; verifiers refuse less than 1024.
   if (bits < 1024) {
     return bad(
-      `${shown(name)} is an RSA key of ${bits} bits, which is not accepted anywhere`,
+      `${name} is an RSA key of ${bits} bits, which is not accepted anywhere`,
       'expected 2048 bits or more',
     );
   }
-  const note = bits < 2048 ? `${shown(name)} is an RSA key of ${bits} bits; 2048 bits are better` : null;
+  const note = bits < 2048 ? `${name} is an RSA key of ${bits} bits; 2048 bits are better` : null;
   return { ok: true, key, algorithm: 'rsa-sha256', note };
 }
 

@@ -5,20 +5,23 @@ import type { AnyBoundCheck, CheckDefinition } from '../checks/check.ts';
 import { CHECKS } from '../checks/index.ts';
 import type { Config, PolicyView } from './config.ts';
 import { readDirectoryFiles } from './directory-files.ts';
+import { hasKeyLookups } from './directory-sources.ts';
 import { ConsistencyCheck, controlCharacters, isEnabled } from './consistency.ts';
 import { inFileOrder, type Position, type Problem } from './errors.ts';
 import { readSmallFile } from './files.ts';
 import { readApiKey } from './logins-key.ts';
 import { keyPath, readIssues, type IssueProblem } from './issues.ts';
 import { readSigningKey } from './keys.ts';
+import { readKeysRedisFiles } from './keys-redis.ts';
 import { readListFiles } from './list-files.ts';
+import { NamedFiles, type Mistake } from './named-files.ts';
 import { mergePolicy } from './policy.ts';
 import { readRedisFiles } from './redis.ts';
 import { configSchema, schemaFor, type ConfigFile } from './schema.ts';
 import { sealingOf, signingOf } from './signing.ts';
 import { nodeAt, plain, readToml, type TomlTable } from './toml.ts';
 import { readUpstreamFiles } from './upstream.ts';
-import { readWebhookHeader, type WebhookHeader } from './webhook-header.ts';
+import { readWebhookHeader } from './webhook-header.ts';
 
 export type LoadResult =
   | {
@@ -65,64 +68,28 @@ export async function loadConfig(
   // What a line that could not be read says is not missing.
   problems.push(...read.problems.filter((problem) => mistakes.length === 0 || !problem.missing));
   const faults: Problem[] = [];
-  let apiKey: string | null = null;
+  const at = ({
+    place,
+    wrong,
+    remedy,
+  }: Omit<Mistake, 'place'> & { place: readonly PropertyKey[] }): Problem => {
+    const position = nodeAt(root, place)?.at ?? null;
+    return { file: name, position, key: keyPath(place), wrong, remedy };
+  };
   if (read.file !== null) {
     consistency.values(read.file, new Set(read.problems.map(({ key }) => key)));
     for (const [index, entry] of read.file.signing.key.entries()) {
       const key = await readSigningKey(resolve(folder, entry.file));
       const place = ['signing', 'key', index, 'file'];
-      if (!key.ok) {
-        const position = nodeAt(root, place)?.at ?? null;
-        faults.push({ file: name, position, key: keyPath(place), wrong: key.wrong, remedy: key.remedy });
-      } else if (key.note !== null) {
-        consistency.notes.push(`${keyPath(place)}: ${key.note}`);
-      }
+      if (!key.ok) faults.push(at({ place, ...key }));
+      else if (key.note !== null) consistency.notes.push(`${keyPath(place)}: ${key.note}`);
     }
   }
-  const keyFile = read.file?.logins.enabled === true ? read.file.logins.api_key_file : undefined;
-  if (keyFile !== undefined) {
-    const key = await readApiKey(resolve(folder, keyFile));
-    const place = ['logins', 'api_key_file'];
-    const position = nodeAt(root, place)?.at ?? null;
-    if (key.ok) apiKey = key.key;
-    else problems.push({ file: name, position, key: keyPath(place), wrong: key.wrong, remedy: key.remedy });
-  }
-  let webhookHeader: WebhookHeader | null = null;
-  const headerFile = read.file?.notices.webhook_header_file;
-  if (headerFile !== undefined) {
-    const reading = await readWebhookHeader(resolve(folder, headerFile));
-    const place = ['notices', 'webhook_header_file'];
-    const position = nodeAt(root, place)?.at ?? null;
-    if (reading.ok) webhookHeader = reading.header;
-    else
-      problems.push({
-        file: name,
-        position,
-        key: keyPath(place),
-        wrong: reading.wrong,
-        remedy: reading.remedy,
-      });
-  }
-  const redis = read.file === null ? null : await readRedisFiles(read.file.state.redis, folder);
-  for (const { key, wrong, remedy } of redis?.mistakes ?? []) {
-    const place = ['state', 'redis', key];
-    const position = nodeAt(root, place)?.at ?? null;
-    problems.push({ file: name, position, key: keyPath(place), wrong, remedy });
-  }
-  const upstream = read.file === null ? null : await readUpstreamFiles(read.file['lmtp-filter'], folder);
-  for (const { key, wrong, remedy } of upstream?.mistakes ?? []) {
-    const place = ['lmtp-filter', key];
-    const position = nodeAt(root, place)?.at ?? null;
-    problems.push({ file: name, position, key: keyPath(place), wrong, remedy });
-  }
-  const sources = read.file === null ? null : await readDirectoryFiles(read.file.directory, folder);
-  for (const { place: keys, wrong, remedy } of sources?.mistakes ?? []) {
-    const place = ['directory', ...keys];
-    const position = nodeAt(root, place)?.at ?? null;
-    problems.push({ file: name, position, key: keyPath(place), wrong, remedy });
-  }
+  const named = new NamedFiles(folder);
+  const held = read.file === null ? null : await readNamedFiles(read.file, named);
+  problems.push(...named.mistakes.map(at));
   problems.push(...consistency.problems);
-  if (read.file === null || redis === null || sources === null || upstream === null || problems.length > 0)
+  if (read.file === null || held === null || problems.length > 0)
     return { ok: false, problems: withoutRepeats([...problems, ...faults]) };
   const file = { ...read.file, state: { ...read.file.state, folder: stateFolder(read.file, root, folder) } };
   const bound = bindChecks(file, root, checks);
@@ -140,15 +107,26 @@ export async function loadConfig(
       ({ stage, policyOnly }) => stage === 'message' || (stage === 'mail' && policyOnly !== true),
     ),
     views: policyViews(file, checks, bound),
-    signing: signingOf(file.signing, folder),
+    signing: signingOf(file.signing, folder, file.signing.redis.enabled || hasKeyLookups(file.directory)),
     sealing: sealingOf(file.arc, file.signing),
-    notices: { webhookHeader },
-    logins: { apiKey },
-    redis: redis.files,
-    directory: sources.files,
-    upstreamTls: upstream.tls,
+    ...held,
   };
   return { ok: true, config: frozen(config), notes: consistency.notes, faults: inFileOrder(faults) };
+}
+
+/** What the files hold that the configuration names, but for lists and signing keys. */
+async function readNamedFiles(
+  { logins, notices, state, 'lmtp-filter': lmtpFilter, directory, signing }: ConfigFile,
+  files: NamedFiles,
+): Promise<Pick<Config, 'logins' | 'notices' | 'redis' | 'keysRedis' | 'directory' | 'upstreamTls'>> {
+  return {
+    logins: { apiKey: await readApiKey(files, logins.enabled ? logins.api_key_file : undefined) },
+    notices: { webhookHeader: await readWebhookHeader(files, notices.webhook_header_file) },
+    redis: await readRedisFiles(state.redis, files),
+    keysRedis: await readKeysRedisFiles(signing.redis, state.redis, files),
+    upstreamTls: await readUpstreamFiles(lmtpFilter, files),
+    directory: await readDirectoryFiles(directory, files),
+  };
 }
 
 type Text = { readonly ok: true; readonly text: string } | { readonly ok: false; readonly problem: Problem };

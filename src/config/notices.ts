@@ -56,7 +56,7 @@ export const noticesTable = z
     webhook_header_file: filePath()
       .optional()
       .describe(
-        'File with one header field for the webhook, such as "Authorization: Bearer …". Only its owner may read it (mode 0600).',
+        'File with one header field for the webhook, such as "Authorization: Bearer …". Only its owner may read it (mode 0600). "credential:NAME": a credential of systemd.',
       )
       .meta({ examples: ['webhook.header'], defaultText: 'none' }),
     timeout: waitingTime()

@@ -1,7 +1,15 @@
 import type { AnyBoundCheck, CheckDefinition, CodeInfo } from '../checks/check.ts';
 import { parseMailbox, settingsKey } from '../mail/address.ts';
 import type { Direction } from '../mail/envelope.ts';
-import type { Policy, Rule, Rules, Thresholds } from '../verdict/rules.ts';
+import {
+  BANDS,
+  type Band,
+  type Policy,
+  type Rule,
+  type Rules,
+  type Setting,
+  type Thresholds,
+} from '../verdict/rules.ts';
 import type { ConfigFile } from './schema.ts';
 
 type Override = ConfigFile['override'][number];
@@ -51,14 +59,15 @@ export function mergePolicy(
   }
   for (const { key, override } of entries) {
     if (key.startsWith('@')) continue;
-    overrides.set(key, onto(overrides.get(key.slice(key.lastIndexOf('@'))) ?? site, override));
+    const base = overrides.get(key.slice(key.lastIndexOf('@'))) ?? site;
+    overrides.set(key, { ...onto(base, override), ...pinnedBy(override) });
   }
   return { site, overrides, delimiter: file.site.recipient_delimiter };
 }
 
 function siteThresholds({ thresholds }: ConfigFile, direction: Direction): Thresholds {
-  const { tag, junk, reject, outgoing } = thresholds;
-  const incoming = { tag, junk, reject };
+  const { tag, junk, reject, discard, outgoing } = thresholds;
+  const incoming = { tag, junk, reject, discard };
   return direction === 'in' ? incoming : bandsOnto(incoming, outgoing);
 }
 
@@ -78,16 +87,44 @@ export function overrideKey(recipient: string, file: ConfigFile): string {
 
 function onto(base: Rules, override: Override): Rules {
   return {
-    findings: override.rules === undefined ? base.findings : withRules(base.findings, override.rules),
+    findings: override.rules === undefined ? base.findings : withRules(base.findings, own(override.rules)),
     unavailable:
       override.unavailable === undefined
         ? base.unavailable
-        : withRules(base.unavailable, override.unavailable),
+        : withRules(base.unavailable, own(override.unavailable)),
     waivable: base.waivable,
     ...(base.copies === undefined ? {} : { copies: base.copies }),
     thresholds: thresholdsOnto(base.thresholds, override),
     subjectTag: override.subject_tag ?? base.subjectTag,
+    ...bandsSetBy(base, override),
   };
+}
+
+function own(rules: Readonly<Record<string, Rule>>): Readonly<Record<string, Rule>> {
+  return Object.fromEntries(
+    Object.entries(rules).map(([name, rule]) => [name, { ...rule, setting: 'override' }]),
+  );
+}
+
+function bandsSetBy({ bandsSetBy: before }: Rules, { thresholds = {} }: Override): Pick<Rules, 'bandsSetBy'> {
+  const bands: Partial<Record<Band, Setting>> = { ...before };
+  for (const band of BANDS) if (thresholds[band] !== undefined) bands[band] = 'override';
+  return Object.keys(bands).length === 0 ? {} : { bandsSetBy: bands };
+}
+
+/** What is written down for one user holds, whatever the directory says of them. */
+function pinnedBy({ thresholds, subject_tag: subjectTag }: Override): Pick<Rules, 'pinned'> {
+  const { tag, junk, reject, discard } = thresholds ?? {};
+  const pinned = {
+    thresholds: {
+      ...(tag === undefined ? {} : { tag }),
+      ...(junk === undefined ? {} : { junk }),
+      ...(reject === undefined ? {} : { reject }),
+      ...(discard === undefined ? {} : { discard }),
+    },
+    ...(subjectTag === undefined ? {} : { subjectTag }),
+  };
+  return thresholds === undefined && subjectTag === undefined ? {} : { pinned };
 }
 
 export function thresholdsOnto(base: Thresholds, override: Override): Thresholds {
@@ -96,8 +133,8 @@ export function thresholdsOnto(base: Thresholds, override: Override): Thresholds
 
 /** What bands differ from `base`. */
 export function bandsOnto(base: Thresholds, bands: Override['thresholds']): Thresholds {
-  const { tag = base.tag, junk = base.junk, reject = base.reject } = bands ?? {};
-  return { tag, junk, reject };
+  const { tag = base.tag, junk = base.junk, reject = base.reject, discard = base.discard } = bands ?? {};
+  return { tag, junk, reject, discard };
 }
 
 function withRules(

@@ -1,16 +1,49 @@
-import { resolve } from 'node:path';
-
 import { z } from 'zod';
 
-import { shown } from './errors.ts';
-import { readSmallFile } from './files.ts';
-import { readSecret, secretPath } from './secret-file.ts';
+import { duration } from '../checks/options.ts';
+import type { NamedFiles } from './named-files.ts';
 import { filePath, printable, socketAddress, waitingTime, type SocketAddress } from './values.ts';
 
 /** More are not needed to find the others. */
 const ADDRESSES_LIMIT = 100;
 
 const SAFE_PREFIX = /^[^{}]*$/;
+
+/** How one server is reached; in `[state.redis]` all nodes and masters are so. */
+export const redisServer = {
+  username: printable(1, 128)
+    .nullable()
+    .default(null)
+    .describe('User of its access list.')
+    .meta({ examples: ['postern'], defaultText: 'the default user of Redis' }),
+  password_file: filePath()
+    .nullable()
+    .default(null)
+    .describe(
+      'File with its password, one line. Only its owner may read it (mode 0600). "credential:NAME": a credential of systemd.',
+    )
+    .meta({ examples: ['redis.password'], defaultText: 'none' }),
+  database: z
+    .int()
+    .min(0)
+    .max(100_000)
+    .default(0)
+    .describe('Number of its database.')
+    .meta({ title: 'number' }),
+  tls: z
+    .boolean()
+    .default(false)
+    .describe(
+      'Whether the connection is encrypted. The certificate must be for the name that is connected to: in a Cluster, and behind Sentinels, the one that the servers announce.',
+    ),
+  tls_ca_file: filePath()
+    .nullable()
+    .default(null)
+    .describe('File with the certificates that sign that of Redis, PEM.')
+    .meta({ examples: ['redis-ca.pem'], defaultText: 'those that Node.js trusts' }),
+} as const;
+
+const SHORTEST_HANDOVER_MS = 60_000;
 
 /** `[state.redis]`: the state of several hosts. */
 export const redis = z
@@ -46,36 +79,7 @@ export const redis = z
       .default(null)
       .describe('File with the password of the Sentinels, as `password_file`.')
       .meta({ examples: ['sentinel.password'], defaultText: 'none' }),
-    username: printable(1, 128)
-      .nullable()
-      .default(null)
-      .describe('User of its access list.')
-      .meta({ examples: ['postern'], defaultText: 'the default user of Redis' }),
-    password_file: filePath()
-      .nullable()
-      .default(null)
-      .describe(
-        'File with its password, one line. Only its owner may read it (mode 0600). "credential:NAME": a credential of systemd.',
-      )
-      .meta({ examples: ['redis.password'], defaultText: 'none' }),
-    database: z
-      .int()
-      .min(0)
-      .max(100_000)
-      .default(0)
-      .describe('Number of its database.')
-      .meta({ title: 'number' }),
-    tls: z
-      .boolean()
-      .default(false)
-      .describe(
-        'Whether the connection is encrypted. The certificate must be for the name that is connected to: in a Cluster, and behind Sentinels, the one that the servers announce.',
-      ),
-    tls_ca_file: filePath()
-      .nullable()
-      .default(null)
-      .describe('File with the certificates that sign that of Redis, PEM.')
-      .meta({ examples: ['redis-ca.pem'], defaultText: 'those that Node.js trusts' }),
+    ...redisServer,
     prefix: printable(0, 64)
       .refine(
         (text) => SAFE_PREFIX.test(text),
@@ -86,9 +90,27 @@ export const redis = z
     timeout: waitingTime()
       .prefault('250ms')
       .describe('The longest one call may take; then the check that made it counts as unavailable.'),
+    history_entries: z
+      .int()
+      .min(1000)
+      .max(1_000_000_000)
+      .default(500_000)
+      .describe(
+        'Decisions that are kept, of all hosts together; of too many the oldest go, before `history_age`. Redis needs about a kilobyte for each. The same on all hosts.',
+      )
+      .meta({ title: 'number' }),
+    handover: duration()
+      .refine((ms) => ms >= SHORTEST_HANDOVER_MS, 'expected at least "1m"')
+      .prefault('2h')
+      .meta({ title: 'duration' })
+      .describe(
+        "How long a message's trace, and what the milter found out about it, are kept for lmtp-filter since they were last needed: longer than Postfix's maximal_backoff_time (4000 s), so that mail which is tried again is not checked again.",
+      ),
   })
   .prefault({})
-  .describe('Redis, which keeps the state for several hosts; see docs/state.md.');
+  .describe('Redis, which keeps state and record for several hosts; see docs/state.md and docs/scaling.md.');
+
+export type RedisSettings = z.output<typeof redis>;
 
 /** What the files of `[state.redis]` hold. */
 export interface RedisFiles {
@@ -98,103 +120,44 @@ export interface RedisFiles {
   readonly ca: string | null;
 }
 
-export interface RedisMistake {
-  readonly key:
-    | 'address'
-    | 'addresses'
-    | 'cluster'
-    | 'sentinels'
-    | 'master'
-    | 'sentinel_password_file'
-    | 'database'
-    | 'username'
-    | 'password_file'
-    | 'tls'
-    | 'tls_ca_file';
-  readonly wrong: string;
-  readonly remedy: string;
-}
-
-const LARGEST_CA_FILE = 1024 ** 2;
 const NO_FILES: RedisFiles = { password: null, sentinelPassword: null, ca: null };
 
 /** Whether the state is in Redis. */
-export function redisInUse({ address, addresses, cluster, sentinels }: z.output<typeof redis>): boolean {
+export function redisInUse({ address, addresses, cluster, sentinels }: RedisSettings): boolean {
   return address !== null || addresses.length > 0 || cluster || sentinels.length > 0;
 }
 
-/** Reads the files, when Redis is used, and says what does not go together. @param folder that the names are relative to */
-export async function readRedisFiles(
-  settings: z.output<typeof redis>,
-  folder: string,
-): Promise<{ readonly files: RedisFiles; readonly mistakes: readonly RedisMistake[] }> {
+/** Reads the files of `[state.redis]`, when Redis is used, and says what does not go together. */
+export async function readRedisFiles(settings: RedisSettings, files: NamedFiles): Promise<RedisFiles> {
+  if (!redisInUse(settings)) return NO_FILES;
+  const place = ['state', 'redis'];
+  for (const { key, wrong, remedy } of placeMistakes(settings)) files.say([...place, key], wrong, remedy);
+  const sentinelKey = [...place, 'sentinel_password_file'];
+  const sentinelPassword = await files.password(sentinelKey, settings.sentinel_password_file);
+  return { sentinelPassword, ...(await readServerFiles(settings, place, files)) };
+}
+
+/** The files of how one server is reached. @param place of its table */
+export async function readServerFiles(
+  settings: z.output<z.ZodObject<typeof redisServer>> & { readonly address: SocketAddress | null },
+  place: readonly string[],
+  files: NamedFiles,
+): Promise<{ readonly password: string | null; readonly ca: string | null }> {
   const { address, username, password_file, tls, tls_ca_file } = settings;
-  if (!redisInUse(settings)) return { files: NO_FILES, mistakes: [] };
-  const mistakes = [...placeMistakes(settings)];
-  let sentinelPassword: string | null = null;
-  if (settings.sentinel_password_file !== null) {
-    const reading = await readSecret(secretPath(folder, settings.sentinel_password_file), 'allowed');
-    if (reading.ok) sentinelPassword = reading.secret;
-    else
-      mistakes.push({
-        key: 'sentinel_password_file',
-        wrong: reading.wrong,
-        remedy: 'expected a file with the password alone',
-      });
-  }
-  let password: string | null = null;
-  if (password_file !== null) {
-    const reading = await readSecret(secretPath(folder, password_file), 'allowed');
-    if (reading.ok) password = reading.secret;
-    else
-      mistakes.push({
-        key: 'password_file',
-        wrong: reading.wrong,
-        remedy: 'expected a file with the password alone',
-      });
-  } else if (username !== null) {
-    mistakes.push({
-      key: 'username',
-      wrong: 'a user without a password',
-      remedy: 'set password_file as well',
-    });
-  }
+  const password = await files.password([...place, 'password_file'], password_file);
+  if (username !== null && password_file === null)
+    files.say([...place, 'username'], 'a user without a password', 'set password_file as well');
   if (tls && address?.kind === 'unix') {
-    mistakes.push({
-      key: 'tls',
-      wrong: 'a unix socket is not encrypted',
-      remedy: 'expected false, or "host:port" as the address',
-    });
+    const remedy = 'expected false, or "host:port" as the address';
+    files.say([...place, 'tls'], 'a unix socket is not encrypted', remedy);
   }
-  let ca: string | null = null;
-  if (tls_ca_file !== null) {
-    const path = resolve(folder, tls_ca_file);
-    const reading = await readSmallFile(path, LARGEST_CA_FILE);
-    if (!tls)
-      mistakes.push({
-        key: 'tls_ca_file',
-        wrong: 'certificates for a connection without TLS',
-        remedy: 'set tls = true as well',
-      });
-    else if (!reading.ok) {
-      const remedy = 'expected the path of a PEM file';
-      mistakes.push({ key: 'tls_ca_file', wrong: `${shown(path)} can't be used: ${reading.detail}`, remedy });
-    } else {
-      ca = reading.octets.toString('latin1');
-      if (!ca.includes('-----BEGIN CERTIFICATE-----')) {
-        mistakes.push({
-          key: 'tls_ca_file',
-          wrong: `${shown(path)} holds no certificate`,
-          remedy: 'expected PEM',
-        });
-      }
-    }
-  }
-  return { files: { password, sentinelPassword, ca }, mistakes };
+  return { password, ca: await files.certificates([...place, 'tls_ca_file'], tls_ca_file, tls) };
 }
 
 /** What does not go together of where Redis is. */
-function* placeMistakes(settings: z.output<typeof redis>): Generator<RedisMistake> {
+function* placeMistakes(
+  settings: RedisSettings,
+): Generator<{ readonly key: keyof typeof settings; readonly wrong: string; readonly remedy: string }> {
   const { address, addresses, cluster, sentinels, master, sentinel_password_file, database } = settings;
   if (address !== null && addresses.length > 0) {
     yield { key: 'addresses', wrong: 'address and addresses', remedy: 'set one of them' };

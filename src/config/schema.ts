@@ -87,11 +87,17 @@ const thresholds = z.strictObject({
     ),
   junk: threshold.prefault(false).describe('From this score on a message is filed as junk. false: never.'),
   reject: threshold.prefault(false).describe('From this score on a message is refused. false: never.'),
+  discard: threshold
+    .prefault(false)
+    .describe(
+      'From this score on a message is taken and not delivered; only the record knows of it. false: never.',
+    ),
   outgoing: z
     .strictObject({
       tag: threshold.optional().describe('As in [thresholds].').meta(outgoing(8)),
       junk: threshold.optional().describe('As in [thresholds].').meta(outgoing(false)),
       reject: threshold.optional().describe('As in [thresholds].').meta(outgoing(12)),
+      discard: threshold.optional().describe('As in [thresholds].').meta(outgoing(false)),
     })
     .optional()
     .describe(
@@ -122,6 +128,7 @@ const override = z.strictObject({
       tag: threshold.optional().describe('As in [thresholds].').meta(inherited(6)),
       junk: threshold.optional().describe('As in [thresholds].').meta(inherited(8)),
       reject: threshold.optional().describe('As in [thresholds].').meta(inherited(false)),
+      discard: threshold.optional().describe('As in [thresholds].').meta(inherited(40)),
     })
     .optional()
     .describe('Score bands that differ from those of the domain or the site.'),
@@ -229,6 +236,11 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
             'Folder of the SQLite store and of spool files; made when missing. Under systemd the default is $STATE_DIRECTORY.',
           ),
         history_age: duration().prefault('30d').describe('Decisions older than this are removed.'),
+        history_max_size: sizeBetween(16 * MIB, 1024 ** 4)
+          .prefault('4GiB')
+          .describe(
+            'The most that the history file may hold; of more, the oldest decisions are removed. In Redis, history_entries bounds the history.',
+          ),
         when_lost: z
           .enum(['rule', 'local'])
           .default('rule')
@@ -252,6 +264,12 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
           .enum(['received-spf', 'authentication-results', 'none'])
           .default('received-spf')
           .describe('What is put in front of a message that passes (PREPEND), once per message.'),
+        split: z
+          .boolean()
+          .default(false)
+          .describe(
+            'Whether a message is taken for recipients with equal rules of refusal alone: the others are told 452 4.5.3 and come in a message of their own, which can be refused in session. docs/lmtp-filter.md says what that costs.',
+          ),
       })
       .prefault({})
       .describe("The policy server: answers Postfix's check_policy_service."),
@@ -316,7 +334,7 @@ export function schemaFor(checks: readonly CheckDefinition[]) {
         api_key_file: filePath()
           .optional()
           .describe(
-            'File with the secret that Dovecot shows with each question, as the header it sends, "X-API-Key: SECRET", without a line end. Only its owner may read it (mode 0600). Must be given unless this listens on a unix socket.',
+            'File with the secret that Dovecot shows with each question, as the header it sends, "X-API-Key: SECRET", without a line end. Only its owner may read it (mode 0600). "credential:NAME": a credential of systemd. Must be given unless this listens on a unix socket.',
           )
           .meta({ examples: ['logins.key'], defaultText: 'none' }),
         max_connections: connections(200, 'more are closed at once'),

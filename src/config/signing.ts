@@ -5,7 +5,8 @@ import { z } from 'zod';
 import { addressPattern, type AddressPattern } from '../checks/address-pattern.ts';
 import { duration } from '../checks/options.ts';
 import { keyLife } from './key-life.ts';
-import { domain, fieldName, filePath } from './values.ts';
+import { keysRedis } from './keys-redis.ts';
+import { domain, fieldName, filePath, isDomainName } from './values.ts';
 
 /** `[signing]` and `[arc]`: with which keys mail is signed and sealed. */
 
@@ -27,19 +28,21 @@ function keyName(): z.ZodType<KeyName, string> {
   return z
     .string(KEY_NAME_FORM)
     .transform((text, context): KeyName => {
-      const at = text.toLowerCase().indexOf(KEY_LABEL);
-      const parts =
-        at === -1
-          ? { domain: text, selector: null }
-          : { domain: text.slice(at + KEY_LABEL.length), selector: text.slice(0, at) };
-      const wellFormed = [parts.domain, parts.selector ?? 'x'].every(
-        (part) => domain().safeParse(part).success,
-      );
-      if (wellFormed) return { ...parts, domain: parts.domain.toLowerCase() };
+      const name = parseKeyName(text);
+      if (name !== null) return name;
       context.addIssue({ code: 'custom', message: KEY_NAME_FORM });
       return z.NEVER;
     })
     .meta({ title: 'domain or key' });
+}
+
+/** null: neither a domain nor the name of a key in DNS. */
+export function parseKeyName(text: string): KeyName | null {
+  const at = text.toLowerCase().indexOf(KEY_LABEL);
+  const name = at === -1 ? text : text.slice(at + KEY_LABEL.length);
+  const selector = at === -1 ? null : text.slice(0, at);
+  if (!isDomainName(name) || (selector !== null && !isDomainName(selector))) return null;
+  return { domain: name.toLowerCase(), selector };
 }
 
 const WITHOUT_KEY = ['defer', 'skip'] as const;
@@ -137,7 +140,7 @@ export const signingTable = z
       .enum(WITHOUT_KEY)
       .default('defer')
       .describe(
-        'What becomes of a message that should be signed and can\'t be, because its key is broken: "defer" it, or let it go unsigned ("skip"). Mail of other domains is signed all the same.',
+        'What becomes of a message that should be signed and can\'t be, because its key is broken or whoever has the keys does not answer: "defer" it, or let it go unsigned ("skip"). Mail of other domains is signed all the same.',
       ),
     table_only: z
       .boolean()
@@ -145,11 +148,24 @@ export const signingTable = z
       .describe(
         'Whether only mail of senders in the signing table is signed, as OpenDKIM does it; else all mail of domains that have keys as well.',
       ),
+    table_match: z
+      .enum(['first', 'all'])
+      .default('first')
+      .describe(
+        "Which entries of the signing table count for a sender: the first one that fits, or all of them together (OpenDKIM's MultipleSignatures).",
+      ),
+    account_keys: z
+      .boolean()
+      .default(false)
+      .describe(
+        'Whether the settings of an account in [directory] may say with which keys its mail is signed: the column signing_keys, in the form of `keys` in [[signing.table]]. The account is the one that `identity` names; entries of the signing table come before it.',
+      ),
     ...keyLife,
     key: z
       .array(key)
       .default([])
       .describe('A key in a file. Several keys of one domain give several signatures.'),
+    redis: keysRedis,
     table: z
       .array(tableEntry)
       .default([])
@@ -165,7 +181,7 @@ export const arcTable = z
     domain: domain()
       .optional()
       .describe(
-        'Domain that seals (d=). It needs an RSA key, in [[signing.key]] or in the folder of [signing]; without this nothing is sealed.',
+        'Domain that seals (d=). It needs an RSA key, as [signing] has it; without this nothing is sealed.',
       )
       .meta({ examples: ['example.org'], defaultText: 'none: nothing is sealed' }),
     selector: domain()
@@ -221,6 +237,9 @@ export interface Signing {
   readonly identity: SigningFile['identity'];
   readonly withoutKey: WithoutKey;
   readonly tableOnly: boolean;
+  readonly tableMatch: SigningFile['table_match'];
+  /** Whether the settings of accounts name keys. */
+  readonly accountKeys: boolean;
   readonly table: readonly TableEntry[];
   readonly keys: readonly ListedKey[];
   /** Absolute; null: there is none. */
@@ -242,8 +261,11 @@ export interface Sealing {
   readonly lineLimit: number;
 }
 
-/** @param folder that relative paths start from */
-export function signingOf(signing: SigningFile, folder: string): Signing {
+/**
+ * @param folder that relative paths start from
+ * @param elsewhere whether there may be keys that are in no file
+ */
+export function signingOf(signing: SigningFile, folder: string, elsewhere = signing.redis.enabled): Signing {
   const [header = 'relaxed', body = 'relaxed'] = signing.canonicalization.split('/');
   const keys = signing.key.map(({ domain: name, selector, file, subdomains }) => ({
     domain: name.toLowerCase(),
@@ -261,11 +283,13 @@ export function signingOf(signing: SigningFile, folder: string): Signing {
     identity: signing.identity,
     withoutKey: signing.without_key,
     tableOnly: signing.table_only,
+    tableMatch: signing.table_match,
+    accountKeys: signing.account_keys,
     table: signing.table,
     keys,
     folder: keyFolder,
     subdomains: signing.subdomains,
-    enabled: keys.length > 0 || keyFolder !== null,
+    enabled: keys.length > 0 || keyFolder !== null || elsewhere,
   };
 }
 

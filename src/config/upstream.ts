@@ -1,10 +1,8 @@
-import { resolve } from 'node:path';
-
 import { z } from 'zod';
 
 import { duration } from '../checks/options.ts';
 import { shown } from './errors.ts';
-import { readSmallFile } from './files.ts';
+import type { NamedFiles } from './named-files.ts';
 import {
   domain,
   filePath,
@@ -17,6 +15,11 @@ import {
 /** More Dovecots than any site of one mail host has. */
 const UPSTREAM_LIMIT = 64;
 const LONGEST_FULL_WAIT = 30 * 86_400_000;
+
+/** How mail that is junk comes into the junk folder. */
+export const FILINGS = ['header', 'detail', 'folder'] as const;
+
+export type Filing = (typeof FILINGS)[number];
 
 /** The keys of `[lmtp-filter]` that say where and how mail is delivered. */
 export const upstreamKeys = {
@@ -43,6 +46,12 @@ export const upstreamKeys = {
     .describe('File with the certificates that sign theirs, PEM.')
     .meta({ examples: ['dovecot-ca.pem'], defaultText: 'those that Node.js trusts' }),
   upstream_timeout: waitingTime().prefault('120s').describe('The longest Dovecot may take for one reply.'),
+  filing: z
+    .enum(FILINGS)
+    .default('header')
+    .describe(
+      'How junk comes into the junk folder ([feedback] junk). "header": whoever reads the fields files it, such as the Sieve script that "postern wire dovecot" prints. "detail" and "folder": it is delivered to USER+Junk, for Sieve to see or for Dovecot to file without Sieve.',
+    ),
   full_mailbox_wait: duration()
     .refine((ms) => ms <= LONGEST_FULL_WAIT, 'expected at most "30d"')
     .meta({ title: 'duration' })
@@ -63,14 +72,6 @@ interface UpstreamSettings {
   readonly upstream_ca_file: string | null;
 }
 
-export interface UpstreamMistake {
-  readonly key: keyof typeof upstreamKeys;
-  readonly wrong: string;
-  readonly remedy: string;
-}
-
-const LARGEST_CA_FILE = 1024 ** 2;
-
 /** Whether a connection to this address is to be encrypted, by `upstream_tls`. */
 export function usesTls(address: SocketAddress, wanted: UpstreamSettings['upstream_tls']): boolean {
   if (address.kind === 'unix' || wanted === 'never') return false;
@@ -81,42 +82,19 @@ function isLoopback(host: string): boolean {
   return host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host) || /^(?:.+\.)?localhost$/i.test(host);
 }
 
-/** Reads the file of certificates, and says what does not go together. @param folder that its name is relative to */
-export async function readUpstreamFiles(
-  settings: UpstreamSettings,
-  folder: string,
-): Promise<{ readonly tls: UpstreamTls; readonly mistakes: readonly UpstreamMistake[] }> {
+/** Reads the file of certificates, and says what does not go together. */
+export async function readUpstreamFiles(settings: UpstreamSettings, files: NamedFiles): Promise<UpstreamTls> {
   const { upstream, upstream_tls, upstream_ca_file } = settings;
-  const mistakes: UpstreamMistake[] = [];
   const names = upstream.map(formatSocketAddress);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) {
-    mistakes.push({
-      key: 'upstream',
-      wrong: `${shown(twice)} is named twice`,
-      remedy: 'expected each Dovecot once',
-    });
+    files.say(['lmtp-filter', 'upstream'], `${shown(twice)} is named twice`, 'expected each Dovecot once');
   }
-  if (upstream_ca_file === null) return { tls: { ca: null }, mistakes };
-  if (!upstream.some((address) => usesTls(address, upstream_tls))) {
+  const place = ['lmtp-filter', 'upstream_ca_file'];
+  if (upstream_ca_file !== null && !upstream.some((address) => usesTls(address, upstream_tls))) {
     const remedy = 'leave it out, or set upstream_tls = "always"';
-    mistakes.push({ key: 'upstream_ca_file', wrong: 'certificates for connections without TLS', remedy });
-    return { tls: { ca: null }, mistakes };
+    files.say(place, 'certificates for connections without TLS', remedy);
+    return { ca: null };
   }
-  const path = resolve(folder, upstream_ca_file);
-  const reading = await readSmallFile(path, LARGEST_CA_FILE);
-  if (!reading.ok) {
-    const wrong = `${shown(path)} can't be used: ${reading.detail}`;
-    mistakes.push({ key: 'upstream_ca_file', wrong, remedy: 'expected the path of a PEM file' });
-    return { tls: { ca: null }, mistakes };
-  }
-  const ca = reading.octets.toString('latin1');
-  if (!ca.includes('-----BEGIN CERTIFICATE-----')) {
-    mistakes.push({
-      key: 'upstream_ca_file',
-      wrong: `${shown(path)} holds no certificate`,
-      remedy: 'expected PEM',
-    });
-  }
-  return { tls: { ca }, mistakes };
+  return { ca: await files.certificates(place, upstream_ca_file, true) };
 }

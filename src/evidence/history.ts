@@ -21,6 +21,7 @@ export function describeDecision(decision: Decision, facts: boolean): string[] {
       score === null ? '' : `score ${score}`,
       `trace ${shown(decision.trace)}`,
       decision.queueId === null ? '' : `queue id ${shown(decision.queueId)}`,
+      decision.host === undefined ? '' : `at ${shown(decision.host)}`,
     ),
     `  ${path(decision.sender)} -> ${recipients(decision.recipients)}${client(decision)}`,
   ];
@@ -60,6 +61,7 @@ export function describeJourney(decisions: readonly Decision[]): string[] {
         `by ${shown(rule)}`,
         score === null ? '' : `score ${score}`,
         `after ${elapsed.toFixed(0)} ms`,
+        decision.host === undefined ? '' : `at ${shown(decision.host)}`,
       ),
       `  to: ${recipients(decision.recipients)}`,
     );

@@ -15,6 +15,8 @@ export interface LabelledMail {
   readonly octets: Uint8Array;
   /** Whether `octets` is all of it. */
   readonly complete: boolean;
+  /** When it was said, in milliseconds since 1970; without it, now. */
+  readonly time?: number;
 }
 
 export interface CollectorOptions {
@@ -49,7 +51,7 @@ export class Collector {
     const { key, content } = readMail(mail.octets, authservId());
     metrics.labelled(label);
     log.info({ label, user: logText(user), message: logText(key) }, 'a user labelled a message');
-    const time = clock.now();
+    const { time = clock.now() } = mail;
     const labelling = key === null ? Promise.resolve() : store.label({ message: key, user, label, time });
     let learning = Promise.resolve();
     if (teaches()) {

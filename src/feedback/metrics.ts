@@ -16,6 +16,8 @@ export interface FeedbackMetrics {
   labelled(label: LabelKind): void;
   lesson(end: LessonEnd): void;
   fault(fault: FeedbackFault): void;
+  /** A message was taken that had waited in the spool. */
+  spooled(): void;
   waiting(count: number, octets: number): void;
 }
 
@@ -35,6 +37,10 @@ export function feedbackMetrics(registry: Registry): FeedbackMetrics {
     help: 'Messages from Dovecot that could not be taken, by reason.',
     labels: { reason: FAULTS },
   });
+  const spooled = counter(registry, {
+    name: 'postern_feedback_spooled_total',
+    help: 'Messages that Dovecot had left in feedback.spool, because Postern did not answer, and that were taken from there.',
+  });
   const waiting = gauge(registry, {
     name: 'postern_feedback_waiting',
     help: 'Messages that wait to be learned by SpamAssassin.',
@@ -47,6 +53,7 @@ export function feedbackMetrics(registry: Registry): FeedbackMetrics {
     labelled: (label) => labels.inc({ label }),
     lesson: (result) => lessons.inc({ result }),
     fault: (reason) => faults.inc({ reason }),
+    spooled: () => spooled.inc(),
     waiting(count, size) {
       waiting.set(count);
       octets.set(size);

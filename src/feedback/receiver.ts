@@ -3,7 +3,13 @@ import type { Socket } from 'node:net';
 import type { Listener } from '../runtime/listener.ts';
 import type { LabelledMail } from './collector.ts';
 import type { FeedbackFault } from './metrics.ts';
-import { parseScriptHead, SCRIPT_HEAD_LIMIT, ScriptFault, type ScriptRequest } from './script-request.ts';
+import {
+  HEAD_END,
+  parseScriptHead,
+  SCRIPT_HEAD_LIMIT,
+  ScriptFault,
+  type ScriptRequest,
+} from './script-request.ts';
 
 export interface ReceiverOptions {
   /** Octets of a message that are kept; of a larger one no more are. */
@@ -17,7 +23,6 @@ export interface ReceiverOptions {
 /** From the connection to the answer. Dovecot itself waits 10 s for a program (sieve_pipe_exec_timeout). */
 export const RECEIVE_TIMEOUT_MS = 30_000;
 
-const HEAD_END = Buffer.from('\n\n');
 const KEPT = '+\n';
 const NOT_KEPT = '-\n';
 

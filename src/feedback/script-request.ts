@@ -22,6 +22,8 @@ export interface ScriptRequest {
 
 /** Octets up to the empty line. */
 export const SCRIPT_HEAD_LIMIT = 4096;
+/** The line end of its last line, and the empty line. */
+export const HEAD_END = Buffer.from('\n\n');
 /** RFC 5321 §4.5.3.1: local part and domain. Text of a user's name beyond that is no address. */
 export const USER_LIMIT = 320;
 

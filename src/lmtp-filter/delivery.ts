@@ -1,4 +1,5 @@
 import type { Body } from '../mail/message.ts';
+import { forFolder } from './detail.ts';
 import { mailLine, rcptLine, type PathCommand } from './envelope-lines.ts';
 import { isFull } from './full-mailbox.ts';
 import { CanonicalLines } from './lines.ts';
@@ -26,6 +27,8 @@ export interface Content {
 export interface Group {
   readonly positions: readonly number[];
   readonly content: Content;
+  /** Folder that Dovecot is to file it in, as the detail of each recipient; null: none is named. */
+  readonly folder: string | null;
 }
 
 export interface DeliveryInput {
@@ -33,6 +36,8 @@ export interface DeliveryInput {
   /** Accepted recipients in their order. */
   readonly recipients: readonly PathCommand[];
   readonly statuses: Statuses;
+  /** What stands between a user name and its detail. */
+  readonly delimiter: string;
   /** Which Dovecot has accepted the recipient of that position, and delivers to it. */
   readonly poolOf: (position: number) => UpstreamPool;
   /** The transactions opened at RCPT time, with all recipients of each in it; those that were lost are not there. */
@@ -62,7 +67,7 @@ export async function deliver(groups: readonly Group[], input: DeliveryInput): P
   const shares = new Map<UpstreamPool, Group[]>();
   for (const group of groups) {
     for (const [pool, positions] of byPool(group.positions, input)) {
-      const share = { positions, content: group.content };
+      const share = { ...group, positions };
       const known = shares.get(pool);
       if (known === undefined) shares.set(pool, [share]);
       else known.push(share);
@@ -132,23 +137,30 @@ class Delivery {
     const why = givenUp();
     if (why !== null) return this.#fill(group, why);
     if (remaining() <= 0) return this.#fill(group, SAY.slow);
+    const folderless: number[] = [];
     try {
-      const accepted = await this.#begin(group);
+      const accepted = await this.#begin(group, folderless);
       if (accepted.length > 0) await this.#transfer(group, accepted);
     } catch (error) {
       // Whatever was half done is undone by closing.
       this.#connection?.destroy();
       this.#connection = null;
       this.#errors.push(error);
-      this.#fill(group, error instanceof UpstreamError ? upstreamFailure(error) : SAY.internal);
+      const reply = error instanceof UpstreamError ? upstreamFailure(error) : SAY.internal;
+      this.#fill({ positions: group.positions.filter((position) => !folderless.includes(position)) }, reply);
     }
+    if (folderless.length === 0) return;
+    // The mailbox was accepted at RCPT: better in the inbox, with all marks, than in a bounce.
+    this.#errors.push(new Error(`the upstream knows no recipients with "${group.folder}" for their detail`));
+    await this.group({ ...group, positions: folderless, folder: null });
   }
 
-  /** A transaction with this group's recipients and no other; the positions that Dovecot accepts. */
-  async #begin({ positions }: Group): Promise<readonly number[]> {
+  /** A transaction with this group's recipients and no other; the positions that Dovecot accepts. @param folderless takes those it refuses with a folder */
+  async #begin({ positions, folder }: Group, folderless: number[]): Promise<readonly number[]> {
     const pool = this.#pool;
     const { sender } = this.#input;
-    if (this.#opened && positions.length === this.#own && this.#connection?.usable) {
+    // RCPT came without the folder.
+    if (folder === null && this.#opened && positions.length === this.#own && this.#connection?.usable) {
       this.#opened = false;
       this.#connection.setPatience(this.#patience());
       return positions;
@@ -163,7 +175,7 @@ class Delivery {
     this.#clean = false;
     const { connection, reply, more } = await pool.begin((capabilities) => [
       mailLine(sender, capabilities),
-      ...positions.map((position) => rcptLine(this.#recipient(position), capabilities)),
+      ...positions.map((position) => rcptLine(this.#recipient(position, folder), capabilities)),
     ]);
     this.#connection = connection;
     connection.setPatience(this.#patience());
@@ -177,15 +189,16 @@ class Delivery {
       const answer = answers[i];
       if (answer === undefined) throw new UpstreamError('protocol', 'RCPT without an answer');
       if (isPositive(answer)) accepted.push(position);
+      else if (folder !== null && answer.code >= 500) folderless.push(position);
       else await this.#refuse(position, answer);
     }
     return accepted;
   }
 
-  #recipient(position: number): PathCommand {
+  #recipient(position: number, folder: string | null): PathCommand {
     const recipient = this.#input.recipients[position];
     if (recipient === undefined) throw new Error(`no recipient has position ${position}`);
-    return recipient;
+    return folder === null ? recipient : forFolder(recipient, folder, this.#input.delimiter);
   }
 
   async #transfer(group: Group, accepted: readonly number[]): Promise<void> {
@@ -247,7 +260,7 @@ class Delivery {
     return relayed(isFull(reply) ? await this.#input.fullReply(position, reply) : reply);
   }
 
-  #fill({ positions }: Group, reply: string): void {
+  #fill({ positions }: Pick<Group, 'positions'>, reply: string): void {
     const { statuses, trace } = this.#input;
     for (const position of positions) statuses.settle(position, traced(reply, trace));
   }

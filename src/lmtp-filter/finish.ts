@@ -1,12 +1,15 @@
 import { logText, replyLine } from '../mail/reply.ts';
 import type { Message } from '../mail/message.ts';
+import type { Rewriting } from '../mail/spam-scan.ts';
 import { applyEdits, type Edit } from '../verdict/edits.ts';
+import { withoutRewriting } from '../verdict/spam-wrapper.ts';
 import type { Verdict } from '../verdict/verdict.ts';
 import { backscatterKind, isBackscatter } from './backscatter.ts';
 import { deliver, DELIVERY_BUDGET_MS, type Content, type DeliveryReport, type Group } from './delivery.ts';
 import type { IntakeResult, Received } from './intake.ts';
 import { fullMailboxReply } from './full-mailbox.ts';
-import { gatherOutcomes, sentences, type Sentence } from './judge.ts';
+import { gatherOutcomes } from './gather.ts';
+import { sentences, type Sentence } from './judge.ts';
 import { withoutLoops } from './loops.ts';
 import { resultOf } from './metrics.ts';
 import { originOf } from './origin.ts';
@@ -128,6 +131,7 @@ async function conclude(
     statuses,
     poolOf: (position) => transaction.poolOf(position),
     connections: transaction.takeConnections(),
+    delimiter,
     fullReply: (position, reply) =>
       fullMailboxReply(
         reply,
@@ -144,7 +148,8 @@ async function conclude(
   });
   const replies = judged.map((_, position) => statuses.replyAt(position) ?? SAY.internal);
   const elapsed = checks.clock.elapsed() - begun;
-  const answered = { message, size, origin, outcomes, sentences: judged, replies, time, elapsed };
+  const lasting = withoutRewriting(outcomes, false);
+  const answered = { message, size, origin, outcomes: lasting, sentences: judged, replies, time, elapsed };
   for (const decision of decisionsOf(answered)) store.record(decision);
   account(answered, report, statuses, tools);
   // All replies are out.
@@ -168,19 +173,26 @@ function ownReply(verdict: Verdict, trace: string): string | null {
 
 /** Recipients with equal edits share a transaction; the groups in the order of their first recipient, whose reply is due first. */
 function groupsOf(judged: readonly Sentence[], received: Received): Group[] {
-  const positions = new Map<readonly Edit[], number[]>();
-  judged.forEach(({ edits, kept }, position) => {
+  const groups = new Map<readonly Edit[], { positions: number[]; content: Content; folder: string | null }>();
+  judged.forEach(({ edits, kept, wrapper, folder }, position) => {
     if (edits === null || kept) return;
-    const known = positions.get(edits);
-    if (known === undefined) positions.set(edits, [position]);
-    else known.push(position);
+    const known = groups.get(edits);
+    if (known === undefined)
+      groups.set(edits, { positions: [position], content: contentOf(received, edits, wrapper), folder });
+    else known.positions.push(position);
   });
-  return [...positions].map(([edits, of]) => ({ positions: of, content: contentOf(received, edits) }));
+  return [...groups.values()];
 }
 
-function contentOf({ headers, body, separated }: Received, edits: readonly Edit[]): Content {
+function contentOf(
+  { headers, body, separated }: Received,
+  edits: readonly Edit[],
+  wrapper: Rewriting | null,
+): Content {
   const section = applyEdits(headers, edits).serialize();
-  return { head: separated ? `${section}\r\n` : section, body };
+  if (wrapper === null) return { head: separated ? `${section}\r\n` : section, body };
+  const octets = Buffer.from(wrapper.body, 'latin1');
+  return { head: `${section}\r\n`, body: { size: octets.length, chunks: () => [octets] } };
 }
 
 function account(
@@ -198,6 +210,7 @@ function account(
     const reply = replies[position] ?? '';
     const filed = verdict.kind === 'junk' || verdict.kind === 'quarantine' || verdict.tagged;
     const end = verdict.kind === 'discard' ? 'discarded' : kept ? 'quarantined' : resultOf(reply, filed);
+    metrics.verdict(verdict.kind, verdict.setting ?? 'site');
     metrics.recipient(kept && !reply.startsWith('2') ? resultOf(reply, false) : end);
     if (isBackscatter(reply)) metrics.backscatter(backscatterKind(reply, edits === null || kept));
     // Delivered, and the client has left before it could be told.

@@ -1,17 +1,14 @@
-import { CheckRun, type OutcomeObserver } from '../checks/runner.ts';
-import type { AnyBoundCheck, CheckTools } from '../checks/check.ts';
 import type { Config } from '../config/config.ts';
 import type { Message } from '../mail/message.ts';
-import type { KeptFacts } from '../ports/store.ts';
-import { decide } from '../verdict/decide.ts';
+import type { Rewriting } from '../mail/spam-scan.ts';
+import { decide, mildest } from '../verdict/decide.ts';
 import { messageEdits, type Edit } from '../verdict/edits.ts';
-import type { Outcome } from '../verdict/finding.ts';
-import { rulesFor, type Rules } from '../verdict/rules.ts';
+import { concerning, type Outcome } from '../verdict/finding.ts';
+import type { Policy, Rules } from '../verdict/rules.ts';
+import { recipientRules, settingsIn } from '../verdict/settings.ts';
+import { wrapperFor } from '../verdict/spam-wrapper.ts';
 import type { Verdict } from '../verdict/verdict.ts';
 import type { Origin } from './origin.ts';
-
-/** Checks of what the SMTP client was allowed to send. They need its address, and are the milter's where that judged the message. */
-const AUTHENTICATION: ReadonlySet<string> = new Set(['spf', 'dkim', 'arc', 'dmarc']);
 
 /** What is to be done for one recipient. */
 export interface Sentence {
@@ -20,63 +17,10 @@ export interface Sentence {
   readonly edits: readonly Edit[] | null;
   /** It goes to our own quarantine in place of Dovecot, with these edits. */
   readonly kept: boolean;
-}
-
-export interface JudgeTools {
-  readonly checks: CheckTools;
-  readonly observe: OutcomeObserver;
-}
-
-/** The facts about a message: those the milter has gathered, and what is missing gathered here. `signals`: the message is given up. */
-export async function gatherOutcomes(
-  message: Message,
-  origin: Origin,
-  config: Config,
-  tools: JudgeTools,
-  signals: readonly AbortSignal[],
-): Promise<readonly Outcome[]> {
-  const known = origin.milter === null ? [] : milterOutcomes(origin.milter);
-  const missing = config.checks.filter((check) => isMissing(check, known, origin, message));
-  const run = new CheckRun(missing, tools.checks, origin.direction, tools.observe);
-  const giveUp = (): void => run.abort();
-  for (const signal of signals) signal.addEventListener('abort', giveUp);
-  // The rule for an unavailable check says what becomes of a message whose checks took too long.
-  const overrun = setTimeout(() => run.expire(), config.file['lmtp-filter'].deadline);
-  try {
-    const { client, sender } = message.envelope;
-    const facts = { client, direction: origin.direction, sender };
-    run.startMail(facts);
-    run.startMessage({ ...facts, message });
-    if (signals.some((signal) => signal.aborted)) run.abort();
-    return inOrder([...known, ...(await run.settle())], config.checks);
-  } finally {
-    clearTimeout(overrun);
-    for (const signal of signals) signal.removeEventListener('abort', giveUp);
-  }
-}
-
-/** What the milter found out stands in for our own checks; what it could not find out about the content is tried again. */
-function milterOutcomes({ outcomes }: KeptFacts): readonly Outcome[] {
-  return outcomes.filter(({ kind, check }) => kind === 'found' || AUTHENTICATION.has(check));
-}
-
-function isMissing(
-  check: AnyBoundCheck,
-  known: readonly Outcome[],
-  origin: Origin,
-  message: Message,
-): boolean {
-  if (known.some((outcome) => outcome.check === check.name)) return false;
-  return (
-    !AUTHENTICATION.has(check.name) || (origin.milter === null && message.envelope.client.address !== '')
-  );
-}
-
-/** As the runner orders them: verdicts of equal severity are decided by the order of the check list. */
-function inOrder(outcomes: readonly Outcome[], checks: readonly AnyBoundCheck[]): readonly Outcome[] {
-  const place = new Map(checks.map((check, index) => [check.name, index]));
-  const of = ({ check }: Outcome): number => place.get(check) ?? checks.length;
-  return outcomes.toSorted((a, b) => of(a) - of(b));
+  /** The report that takes the place of the body; null: it stays. */
+  readonly wrapper: Rewriting | null;
+  /** The folder it is to be filed in, named to Dovecot at RCPT; null: none. */
+  readonly folder: string | null;
 }
 
 /** One sentence for each recipient of the envelope. */
@@ -91,23 +35,106 @@ export function sentences(
     (outcome) =>
       outcome.kind === 'found' && outcome.findings.some(({ recipient }) => recipient !== undefined),
   );
-  const policy = origin.direction === 'in' ? config.policy : config.outgoingPolicy;
+  const policy = policyFor(origin, config);
+  const settings = settingsIn(outcomes);
   const shared = new Map<Rules, Sentence>();
-  const edits = new Map<string, readonly Edit[]>();
+  const forms = new Forms();
   return message.envelope.recipients.map(({ address }, index) => {
-    const rules = rulesFor(policy, address);
-    const known = personal ? undefined : shared.get(rules);
+    const all = recipientRules(policy, address, settings.get(index));
+    const [first] = all;
+    const known = personal || first === undefined ? undefined : shared.get(first);
     if (known !== undefined) return known;
-    const verdict = decide(outcomes, rules, index);
-    const made = editsFor(message, origin, outcomes, config, rules, verdict);
-    const text = JSON.stringify(made);
-    const same = edits.get(text);
-    if (same === undefined && made !== null) edits.set(text, made);
+    const own = concerning(outcomes, index);
+    const { verdict, rules } = judged(own, all, index);
     const kept = verdict.kind === 'quarantine' && config.file.quarantine.where === 'folder';
-    const sentence = { verdict, edits: same ?? made, kept };
+    const wrapper = kept ? null : reportFor(own, verdict, rules, config);
+    const folder = isFiled(verdict, rules, kept) ? junkFolder(config) : null;
+    const edits = forms.of(editsFor(message, origin, own, config, rules, verdict, wrapper), wrapper, folder);
+    const sentence = { verdict, edits, kept, wrapper, folder };
     shared.set(rules, sentence);
     return sentence;
   });
+}
+
+export function policyFor({ direction }: Origin, { policy, outgoingPolicy }: Config): Policy {
+  return direction === 'in' ? policy : outgoingPolicy;
+}
+
+/** An alias that the mail store itself resolves may lead to several mailboxes: the mildest of their verdicts is that of the address. */
+export function judged(
+  outcomes: readonly Outcome[],
+  rules: readonly Rules[],
+  index: number,
+): { readonly verdict: Verdict; readonly rules: Rules } {
+  const verdicts = rules.map((each) => decide(outcomes, each, index));
+  const verdict = mildest(verdicts);
+  const chosen = rules[verdicts.indexOf(verdict)];
+  if (chosen === undefined) throw new Error('a recipient has rules');
+  return { verdict, rules: chosen };
+}
+
+/** Changes by what they come to, so that recipients who get the same have the same array. */
+class Forms {
+  readonly #known = new Map<string, readonly Edit[]>();
+  readonly #wrappers = new Map<string, number>();
+
+  of(
+    edits: readonly Edit[] | null,
+    wrapper: Rewriting | null,
+    folder: string | null,
+  ): readonly Edit[] | null {
+    if (edits === null) return null;
+    const key = JSON.stringify([edits, this.#numberOf(wrapper), folder]);
+    const same = this.#known.get(key);
+    if (same !== undefined) return same;
+    this.#known.set(key, edits);
+    return edits;
+  }
+
+  #numberOf(wrapper: Rewriting | null): number {
+    if (wrapper === null) return 0;
+    const number = this.#wrappers.get(wrapper.body) ?? this.#wrappers.size + 1;
+    this.#wrappers.set(wrapper.body, number);
+    return number;
+  }
+}
+
+/** The scanner's report, where it is to take the place of the message. */
+function reportFor(
+  outcomes: readonly Outcome[],
+  verdict: Verdict,
+  rules: Rules,
+  config: Config,
+): Rewriting | null {
+  return isReportWanted(rules, config) ? wrapperFor(outcomes, verdict) : null;
+}
+
+export function isReportWanted({ rewriteBody }: Rules, { checks }: Config): boolean {
+  return rewriteBody ?? checks.some((check) => check.replacesBody === true);
+}
+
+/**
+ * Whether it belongs into the junk folder: what is judged to be junk or, where no score stands for that, what is marked as spam. The Sieve
+ * script that "postern wire dovecot" prints says the same.
+ */
+function isFiled({ kind, tagged }: Verdict, { thresholds }: Rules, kept: boolean): boolean {
+  switch (kind) {
+    case 'junk':
+      return true;
+    case 'quarantine':
+      return !kept;
+    case 'accept':
+      return tagged && thresholds.junk === null;
+    case 'defer':
+    case 'reject':
+    case 'discard':
+      return false;
+  }
+}
+
+/** The folder that is named to Dovecot; null: whoever reads the fields files it. */
+function junkFolder({ file }: Config): string | null {
+  return file['lmtp-filter'].filing === 'header' ? null : file.feedback.junk;
 }
 
 function editsFor(
@@ -117,6 +144,7 @@ function editsFor(
   { authservId, file }: Config,
   rules: Rules,
   verdict: Verdict,
+  wrapper: Rewriting | null,
 ): readonly Edit[] | null {
   switch (verdict.kind) {
     case 'defer':
@@ -138,6 +166,7 @@ function editsFor(
         hostname,
         trace,
         daemon: 'lmtp-filter',
+        wrapper,
       });
     }
   }

@@ -64,7 +64,9 @@ export async function withoutLoops(
       address !== undefined &&
       count > 0 &&
       (count >= ROUNDS || (await wasDelivered(address, traces, origin, store, log)));
-    judged.push(looping ? { verdict: LOOPING, edits: null, kept: false } : sentence);
+    judged.push(
+      looping ? { verdict: LOOPING, edits: null, kept: false, wrapper: null, folder: null } : sentence,
+    );
   }
   return judged;
 }

@@ -1,6 +1,7 @@
 import { CHECKS } from '../checks/index.ts';
 import { counter, gauge, histogram, outcomeObserver } from '../runtime/metrics.ts';
 import type { Registry } from '../runtime/telemetry.ts';
+import { SETTINGS, type Setting } from '../verdict/rules.ts';
 import { VERDICT_KINDS, type VerdictKind } from '../verdict/verdict.ts';
 import type { OutcomeObserver } from '../checks/runner.ts';
 import { BACKSCATTER_KINDS, type BackscatterKind } from './backscatter.ts';
@@ -32,6 +33,8 @@ export interface LmtpMetrics {
   /** One message, with the severest verdict of its recipients. */
   message(direction: 'in' | 'out', verdict: VerdictKind): void;
   recipient(result: RecipientResult): void;
+  /** What was decided for one recipient, and where that was set. */
+  verdict(kind: VerdictKind, setting: Setting | 'site'): void;
   possibleDuplicates(count: number): void;
   backscatter(kind: BackscatterKind): void;
   /** Whose scan of the message was used. */
@@ -58,6 +61,11 @@ export function lmtpMetrics(registry: Registry): LmtpMetrics {
     name: 'postern_lmtp_recipients_total',
     help: 'Recipients, by what became of the message for them.',
     labels: { result: RESULTS },
+  });
+  const verdicts = counter<'verdict' | 'setting'>(registry, {
+    name: 'postern_lmtp_verdicts_total',
+    help: 'Verdicts for single recipients, and where the rule or threshold that decided was set: for the site, in [[override]], or for the account in the directory.',
+    labels: { verdict: VERDICT_KINDS, setting: ['site', ...SETTINGS] },
   });
   const duplicates = counter(registry, {
     name: 'postern_lmtp_possible_duplicates_total',
@@ -112,6 +120,7 @@ export function lmtpMetrics(registry: Registry): LmtpMetrics {
     refusedConnection: () => refused.inc(),
     message: (direction, verdict) => messages.inc({ direction, verdict }),
     recipient: (result) => recipients.inc({ result }),
+    verdict: (verdict, setting) => verdicts.inc({ verdict, setting }),
     possibleDuplicates: (count) => duplicates.inc(count),
     backscatter: (kind) => backscatter.inc({ kind }),
     scan: (source) => scans.inc({ source }),

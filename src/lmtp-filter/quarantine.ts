@@ -51,7 +51,8 @@ export async function releaseOf(
       tagged: false,
       shadow: [],
     } as const;
-    return { verdict, edits: [{ kind: 'delete', name: RELEASE_FIELD, occurrence: 1 }], kept: false };
+    const edits = [{ kind: 'delete', name: RELEASE_FIELD, occurrence: 1 }] as const;
+    return { verdict, edits, kept: false, wrapper: null, folder: null };
   } catch (error) {
     log.error({ daemon: 'lmtp-filter', trace, err: error }, 'a release could not be looked at');
     return null;

@@ -3,7 +3,7 @@ import { unfold } from '../mail/header.ts';
 import type { Message } from '../mail/message.ts';
 import { logText, printable } from '../mail/reply.ts';
 import type { Decision } from '../ports/store.ts';
-import { codesOf, type Outcome } from '../verdict/finding.ts';
+import { codesOf, concerning, type Outcome } from '../verdict/finding.ts';
 import { severity, type Verdict } from '../verdict/verdict.ts';
 import type { Sentence } from './judge.ts';
 import type { Origin } from './origin.ts';
@@ -46,12 +46,12 @@ export function decisionsOf(answered: Answered): Decision[] {
     sender: pathText(sender),
     messageId: id === undefined ? null : printable(unfold(id.value), MESSAGE_ID_LIMIT),
     size: answered.size,
-    outcomes,
     elapsed: answered.elapsed,
   } as const;
   return sentences.map(({ verdict }, index): Decision => ({
     ...common,
     recipients: [recipients[index]?.address.raw ?? ''],
+    outcomes: concerning(outcomes, index),
     verdict: verdict.kind,
     rule: verdict.rule,
     why: verdict.why,
@@ -91,11 +91,16 @@ export function logFields(answered: Answered): Record<string, unknown> {
     why: logText(worst?.why ?? null),
     score: worst?.score ?? null,
     elapsed_ms: Math.round(answered.elapsed),
-    findings: codesOf(outcomes),
-    recipients: sentences.slice(0, LOGGED_RECIPIENTS).map(({ verdict }, index) => ({
+    // Each once: what concerns single recipients is found for each.
+    findings: [...new Set(codesOf(outcomes))],
+    recipients: sentences.slice(0, LOGGED_RECIPIENTS).map(({ verdict, folder }, index) => ({
       to: logText(recipients[index]?.address.raw ?? null),
       verdict: verdict.kind,
       rule: verdict.rule,
+      ...(verdict.setting === undefined ? {} : { setting: verdict.setting, why: logText(verdict.why) }),
+      score: verdict.score,
+      tagged: verdict.tagged,
+      ...(folder === null ? {} : { folder }),
       reply: logText(oneLine(replies[index] ?? '')),
     })),
   };

@@ -12,8 +12,12 @@ export interface SpamScan {
   readonly fields: readonly HeaderField[];
   /** What the scanner itself would do, where it says so and it is not nothing; printable text. */
   readonly action?: string;
+  /** Whose preferences and training counted; left out: the site's. */
+  readonly user?: string;
   /** Left out when the scanner leaves the body as it is, or nobody asked. Of no use once the message is answered, and as long as it: never kept. */
   readonly rewriting?: Rewriting;
+  /** The body has been replaced with that. */
+  readonly rewritten?: boolean;
 }
 
 /** The message as the scanner would deliver it: a report with the original attached (SpamAssassin's `report_safe 1` and `2`). */

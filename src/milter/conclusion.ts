@@ -12,7 +12,8 @@ import { copiesFor } from '../verdict/copies.ts';
 import { decide, mildest } from '../verdict/decide.ts';
 import { applyEdits, insert, messageEdits, type Edit } from '../verdict/edits.ts';
 import type { Outcome } from '../verdict/finding.ts';
-import { rulesFor, type Rules } from '../verdict/rules.ts';
+import type { Rules } from '../verdict/rules.ts';
+import { recipientRules, settingsIn } from '../verdict/settings.ts';
 import { withoutRewriting, wrapperFor } from '../verdict/spam-wrapper.ts';
 import type { Verdict } from '../verdict/verdict.ts';
 import { INTERNAL, refusalVerdict } from './refusal.ts';
@@ -31,6 +32,8 @@ export interface Conclusion {
   readonly outcomes: readonly Outcome[];
   readonly verdict: Verdict;
   readonly rendered: Rendered;
+  /** The MTA has no message after this: it is refused, discarded, or in our own quarantine. */
+  readonly ends: boolean;
 }
 
 /** Judges a complete message. Null when the MTA gave it up meanwhile. */
@@ -45,14 +48,12 @@ export async function conclude(
   if (overrunBy.length > 0) tellOverrun(overrunBy, trace, envelope, context);
   const judged = transaction.refusal === null ? judge(outcomes, envelope, context.config) : null;
   let edits: readonly Edit[] = [];
-  const wrapper = judged === null ? null : wrapperFor(outcomes, judged.verdict);
-  const lasting = withoutRewriting(outcomes);
+  const wrapper =
+    judged === null || judged.rules.rewriteBody === false ? null : wrapperFor(outcomes, judged.verdict);
+  const lasting = withoutRewriting(outcomes, wrapper !== null);
   if (judged !== null && goesOn(judged.verdict)) {
-    const [ready] = await Promise.all([
-      prepare(transaction, { ...judged, headers, outcomes, trace, wrapper }, context),
-      keepFacts(lasting, trace, envelope, context),
-    ]);
-    edits = ready;
+    keepFacts(lasting, trace, envelope, context);
+    edits = await prepare(transaction, { ...judged, headers, outcomes, trace, wrapper }, context);
     if (transaction.gone) return null;
   }
   const kept =
@@ -80,7 +81,15 @@ export async function conclude(
           copies,
         )
       : renderKept(kept);
-  return { envelope, headers, trace, outcomes: lasting, verdict, rendered };
+  return {
+    envelope,
+    headers,
+    trace,
+    outcomes: lasting,
+    verdict,
+    rendered,
+    ends: kept !== null || !goesOn(verdict),
+  };
 }
 
 function tellOverrun(
@@ -150,8 +159,15 @@ function judge(
   if (recipients.length === 0 || (policy.overrides.size === 0 && !concernsSingles(outcomes))) {
     return { verdict: decide(outcomes, policy.site), rules: policy.site };
   }
-  const rules = recipients.map(({ address }) => rulesFor(policy, address));
-  const verdicts = rules.map((own, index) => decide(outcomes, own, index));
+  const settings = settingsIn(outcomes);
+  const rules: Rules[] = [];
+  const verdicts: Verdict[] = [];
+  for (const [index, { address }] of recipients.entries()) {
+    for (const own of recipientRules(policy, address, settings.get(index))) {
+      rules.push(own);
+      verdicts.push(decide(outcomes, own, index));
+    }
+  }
   const verdict = mildest(verdicts);
   return { verdict, rules: rules[verdicts.indexOf(verdict)] ?? policy.site };
 }
@@ -203,23 +219,13 @@ async function prepare(
 }
 
 /** For lmtp-filter, which then need not check the message again. */
-async function keepFacts(
+function keepFacts(
   outcomes: readonly Outcome[],
   trace: TraceId,
   { queueId, direction }: Envelope,
-  { store, log, metrics }: MessageContext,
-): Promise<void> {
-  if (queueId === null) return;
-  try {
-    await withinDeadline(
-      store.keepFacts(trace, queueId, { direction, outcomes }),
-      STORE_DEADLINE_MS,
-      'the store',
-    );
-  } catch (error) {
-    metrics.fault('store');
-    log.warn({ daemon: 'milter', trace, err: error }, 'facts could not be kept');
-  }
+  { store }: MessageContext,
+): void {
+  if (queueId !== null) store.keepFacts(trace, queueId, { direction, outcomes });
 }
 
 async function joinTrace(envelope: Envelope, { store, log, metrics }: MessageContext): Promise<TraceId> {
@@ -231,7 +237,8 @@ async function joinTrace(envelope: Envelope, { store, log, metrics }: MessageCon
     queueId: envelope.queueId,
   };
   try {
-    return await withinDeadline(store.joinTrace(keys, fresh), STORE_DEADLINE_MS, 'the store');
+    const joined = store.joinTrace(keys, fresh);
+    return typeof joined === 'string' ? joined : await withinDeadline(joined, STORE_DEADLINE_MS, 'the store');
   } catch (error) {
     metrics.fault('store');
     log.warn(

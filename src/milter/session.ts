@@ -5,6 +5,7 @@ import { Macros } from './macros.ts';
 import { expectsReply, negotiate, type SilentEvent } from './negotiate.ts';
 import { decisionOf, logFields } from './record.ts';
 import { CONTINUE, encodeAnswer, TEMPFAIL } from './responses.ts';
+import { settleQuota } from './settle.ts';
 import { Transaction, type MessageContext } from './transaction.ts';
 import { ProtocolError, type Command, type Connect, type Offer } from './command.ts';
 import type { CheckTools } from '../checks/check.ts';
@@ -170,6 +171,7 @@ export class Session {
       const elapsed = clock.elapsed() - begun;
       const decision = decisionOf(conclusion, { size: message.size, time: clock.now(), elapsed });
       this.#tools.store.record(decision);
+      void settleQuota(conclusion, this.#tools);
       this.#tools.log.info(logFields(decision), 'message judged');
       this.#tools.metrics.endOfMessage(elapsed);
       this.#tools.metrics.message(message.facts.direction, decision.verdict);

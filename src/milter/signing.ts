@@ -1,16 +1,17 @@
 import { matchesAddress } from '../checks/address-pattern.ts';
-import type { Signing, TableEntry } from '../config/signing.ts';
+import { parseKeyName, type KeyName, type Signing } from '../config/signing.ts';
 import { authorDomain, authors } from '../mail/author.ts';
 import { lowerAscii, parseMailbox } from '../mail/address.ts';
 import type { HeaderList } from '../mail/header.ts';
 import type { MailFacts } from '../checks/check.ts';
-import { NO_KEYS, type DomainKeys, type SigningKeys } from '../ports/signing-keys.ts';
+import type { Directory } from '../ports/directory.ts';
+import { NO_KEYS, type DomainKeys, type SigningKey, type SigningKeys } from '../ports/signing-keys.ts';
 import { withinDeadline } from '../runtime/deadline.ts';
 
 /** How many parent domains are looked at for keys that are for subdomains too: those nearest to the name. */
 export const PARENTS_LIMIT = 16;
 
-/** How long the source of the keys may take for one answer. */
+/** How long the source of the keys, or of the settings of accounts, may take for one answer. */
 const KEYS_DEADLINE_MS = 5000;
 
 /** Whom a message is from, for the choice of its keys. */
@@ -23,8 +24,8 @@ interface Identity {
 
 /**
  * The keys that sign this message. Each identity of the configuration is asked in turn, and the first that has keys, or should have, is the one:
- * the signing table's first entry that fits, else the keys of its domain, else those of the nearest parent domain whose keys are for subdomains
- * too.
+ * what the signing table has for it, else what the settings of its account name, else the keys of its domain, else those of the nearest parent
+ * domain whose keys are for subdomains too.
  *
  * @throws when the source of the keys does not answer
  */
@@ -33,22 +34,56 @@ export async function chooseKeys(
   facts: MailFacts,
   headers: HeaderList,
   source: SigningKeys,
+  directory: Pick<Directory, 'account'>,
 ): Promise<DomainKeys> {
   for (const kind of signing.identity) {
     const identity = identityOf(kind, facts, headers);
     if (identity === null) continue;
-    const entry = signing.table.find(({ senders }) =>
-      senders.some((pattern) => matchesAddress(pattern, identity.address)),
-    );
-    const found =
-      entry === undefined
-        ? signing.tableOnly
-          ? NO_KEYS
-          : await ownKeys(identity.domain, source)
-        : await tableKeys(entry, source);
+    const found = await keysOf(identity, signing, source, directory);
     if (found.kind !== 'none') return found;
   }
   return NO_KEYS;
+}
+
+async function keysOf(
+  { address, domain }: Identity,
+  signing: Signing,
+  source: SigningKeys,
+  directory: Pick<Directory, 'account'>,
+): Promise<DomainKeys> {
+  const listed = tableNames(signing, address);
+  if (listed.length > 0) return await namedKeys(listed, source);
+  if (signing.accountKeys) {
+    const names = await accountNames(address, directory);
+    if (names === null) return { kind: 'broken', subdomains: false, why: BAD_NAME };
+    if (names.length > 0) return await namedKeys(names, source);
+  }
+  return signing.tableOnly ? NO_KEYS : await ownKeys(domain, source);
+}
+
+const BAD_NAME =
+  'signing_keys of an account holds something else than domains and names of keys, "SELECTOR._domainkey.DOMAIN"';
+
+/** What the signing table has for a sender: its first entry that fits, or all of them. */
+function tableNames({ table, tableMatch }: Signing, address: string): readonly KeyName[] {
+  const fits = ({ senders }: Signing['table'][number]): boolean =>
+    senders.some((pattern) => matchesAddress(pattern, address));
+  switch (tableMatch) {
+    case 'first':
+      return table.find(fits)?.keys ?? [];
+    case 'all':
+      return table.filter(fits).flatMap(({ keys }) => keys);
+  }
+}
+
+/** null: they can't be understood. */
+async function accountNames(
+  address: string,
+  directory: Pick<Directory, 'account'>,
+): Promise<readonly KeyName[] | null> {
+  const { signingKeys = [] } = await directory.account(address, AbortSignal.timeout(KEYS_DEADLINE_MS));
+  const names = signingKeys.map(parseKeyName).filter((name) => name !== null);
+  return names.length === signingKeys.length ? names : null;
 }
 
 function identityOf(
@@ -103,9 +138,10 @@ async function ownKeys(domain: string, source: SigningKeys): Promise<DomainKeys>
   return NO_KEYS;
 }
 
-/** One that an entry names and that is not there is broken: the entry says that this mail is to be signed. */
-async function tableKeys({ keys: wanted }: TableEntry, source: SigningKeys): Promise<DomainKeys> {
-  const keys = [];
+/** One that is named and not there is broken: who named it says that this mail is to be signed. */
+async function namedKeys(wanted: readonly KeyName[], source: SigningKeys): Promise<DomainKeys> {
+  // Each signs once, however many entries name it.
+  const keys = new Set<SigningKey>();
   let why = '';
   let unpublished = false;
   for (const { domain, selector } of wanted) {
@@ -114,11 +150,11 @@ async function tableKeys({ keys: wanted }: TableEntry, source: SigningKeys): Pro
     unpublished ||= found.kind === 'unpublished';
     if (found.kind !== 'usable') continue;
     unpublished ||= selector !== null && found.leftOut?.includes(selector) === true;
-    keys.push(...(selector === null ? found.keys : found.keys.filter((key) => key.selector === selector)));
+    for (const key of found.keys) if (selector === null || key.selector === selector) keys.add(key);
   }
-  if (keys.length > 0) return { kind: 'usable', keys };
+  if (keys.size > 0) return { kind: 'usable', keys: [...keys] };
   if (unpublished) return { kind: 'unpublished', subdomains: false };
-  return { kind: 'broken', subdomains: false, why: why || 'the signing table names a key that is not there' };
+  return { kind: 'broken', subdomains: false, why: why || 'a key is named that is not there' };
 }
 
 function ask(source: SigningKeys, domain: string): Promise<DomainKeys> | DomainKeys {

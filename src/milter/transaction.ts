@@ -273,7 +273,7 @@ export class Transaction {
         // Without SMFIP_HDR_LEADSPC the white space after the colon is not known, and `simple` would sign it (RFC 6376 §3.4.1).
         this.#finisher = new DkimFinisher(
           terms.leadingSpace ? signing : { ...signing, headerCanonicalization: 'relaxed' },
-          chooseKeys(signing, this.facts, headers, keys),
+          chooseKeys(signing, this.facts, headers, keys, checks.directory),
           metrics,
         );
         return;

@@ -54,10 +54,15 @@ export class CommandDecoder {
     return null;
   }
 
-  /** Begins a packet whose end has not come. Room is taken for what is there, not for what its length promises. */
+  /** Begins a packet whose end has not come. Room is taken for what is there, not for what its length promises, and not for more than that either. */
   #keep(held: number): void {
-    if (held >= LENGTH_OCTETS) checkLength(this.#chunk.readUInt32BE(this.#at));
-    this.#partial = Buffer.allocUnsafeSlow(Math.max(2 * held, LENGTH_OCTETS + 1));
+    let room = Math.max(2 * held, LENGTH_OCTETS + 1);
+    if (held >= LENGTH_OCTETS) {
+      const length = this.#chunk.readUInt32BE(this.#at);
+      checkLength(length);
+      room = Math.min(room, LENGTH_OCTETS + length);
+    }
+    this.#partial = Buffer.allocUnsafeSlow(room);
     this.#chunk.copy(this.#partial, 0, this.#at);
     this.#filled = held;
   }

@@ -13,6 +13,7 @@ import type { Registry } from '../runtime/telemetry.ts';
 import type { OutcomeObserver } from '../checks/runner.ts';
 import type { Action } from '../verdict/rules.ts';
 import type { Verdict } from '../verdict/verdict.ts';
+import { SPLIT_RULE } from './company.ts';
 import { MAIL_STATES, STATES, type State } from './request.ts';
 import { PROTOCOL_ERRORS, type PolicyAction } from './wire.ts';
 
@@ -121,6 +122,7 @@ function knownAnswers(config: Config): [action: string, rule: string][] {
   const { policy, file } = config;
   const known: [string, string][] = [];
   if (file.policyd.spf_header !== 'none') known.push(['PREPEND', NO_RULE]);
+  if (file.policyd.split) known.push(['4xx', SPLIT_RULE]);
   for (const check of checksOf(config)) {
     known.push(
       ...answersOf(

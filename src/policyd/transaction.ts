@@ -7,7 +7,9 @@ import { decide, mildest } from '../verdict/decide.ts';
 import type { Outcome } from '../verdict/finding.ts';
 import { rulesFor, type Rules } from '../verdict/rules.ts';
 import type { Verdict } from '../verdict/verdict.ts';
+import { companyOf, splitVerdict } from './company.ts';
 import type { Identity } from './identity.ts';
+import { NO_BANDS, rulesAtRcpt } from './recipient-rules.ts';
 import { detached, type MailState } from './request.ts';
 import { spfHeader } from './spf-header.ts';
 
@@ -41,6 +43,8 @@ export interface Judgement {
 interface Accepted {
   readonly address: Address;
   readonly rules: Rules;
+  /** With whom it may come; null: with everybody. */
+  readonly company: string | null;
 }
 
 /**
@@ -55,6 +59,8 @@ export class Transaction {
   /** What was recorded last, so that the same is not recorded again for each restriction list that asks. */
   recorded: string | null = null;
   readonly #run: CheckRun;
+  /** Whether there are settings that nobody has seen yet. */
+  readonly #mayDiffer: boolean;
   /** Of the checks that concern the whole message. */
   #outcomes: Soon<readonly Outcome[]>;
   /** Most recipients share their rules. */
@@ -76,6 +82,7 @@ export class Transaction {
     this.view = view;
     this.facts = facts;
     this.identity = identity;
+    this.#mayDiffer = tools.checks.directory.keepsSettings && facts.direction === 'in';
     this.#run = new CheckRun(view.checks, tools.checks, facts.direction, tools.observe);
     this.#run.startMail(facts);
     this.#outcomes = after(identity.known, () => this.#run.settle());
@@ -143,7 +150,7 @@ export class Transaction {
 
   #recipient(question: Question, outcomes: readonly Outcome[]): Soon<Judgement> {
     const { recipient } = question;
-    if (recipient === null) return this.#verdictFor(null, this.view.policy.site, outcomes);
+    if (recipient === null) return this.#verdictFor(null, this.view.policy.site, outcomes, null);
     const known = this.#recipients.get(recipient.raw);
     if (known !== undefined) return known;
     const address = parseMailbox(detached(recipient.raw));
@@ -159,8 +166,11 @@ export class Transaction {
   }
 
   #judgeRecipient(address: Address, size: number | null, outcomes: readonly Outcome[]): Soon<Judgement> {
-    const rules = rulesFor(this.view.policy, address);
-    if (!this.#run.concernsRecipients) return this.#verdictFor(address, rules, outcomes);
+    if (!this.#run.concernsRecipients) {
+      const rules = rulesFor(this.view.policy, address);
+      const company = this.#companyOf(address, [rules], outcomes);
+      return this.#apart(address, company, outcomes) ?? this.#verdictFor(address, rules, outcomes, company);
+    }
     const facts: RcptFacts = {
       ...this.facts,
       recipient: address,
@@ -170,24 +180,48 @@ export class Transaction {
     };
     return after(this.#run.rcpt(facts), (own) => {
       const before = joined(outcomes, own);
-      if (refuses(this.#verdict(rules, before))) return this.#verdictFor(address, rules, before);
+      const { rules, all } = rulesAtRcpt(this.view.policy, address, own);
+      const company = this.#companyOf(address, all, own);
+      if (refuses(this.#verdict(rules, before))) return this.#verdictFor(address, rules, before, company);
+      const apart = this.#apart(address, company, before);
+      if (apart !== null) return apart;
       const seen = [...before];
       const stops = (outcome: Outcome): boolean => {
         seen.push(outcome);
         return speaks(outcome, rules) && refuses(decide(this.#run.inOrder(seen), rules));
       };
       return after(this.#run.admit(facts, own, stops), (admission) =>
-        this.#verdictFor(address, rules, joined(before, admission)),
+        this.#verdictFor(address, rules, joined(before, admission), company),
       );
     });
   }
 
-  #verdictFor(recipient: Address | null, rules: Rules, all: readonly Outcome[]): Judgement {
+  /** null: it may come with everybody. */
+  #companyOf(recipient: Address, rules: readonly Rules[], own: readonly Outcome[]): string | null {
+    const { file, checks } = this.config;
+    if (!file.policyd.split || this.facts.direction !== 'in') return null;
+    return companyOf(recipient, rules, own, checks);
+  }
+
+  /** The answer to a recipient who has to come in a message of its own; null: it may come with those who are there. */
+  #apart(recipient: Address, company: string | null, outcomes: readonly Outcome[]): Judgement | null {
+    if (company === null) return null;
+    const first = this.#accepted.find((accepted) => accepted.company !== null);
+    if (first === undefined || first.company === company) return null;
+    return { verdict: splitVerdict(recipient, first.address), everyone: false, outcomes };
+  }
+
+  #verdictFor(
+    recipient: Address | null,
+    rules: Rules,
+    all: readonly Outcome[],
+    company: string | null,
+  ): Judgement {
     const outcomes = this.#run.inOrder(all);
     const verdict = this.#verdict(rules, outcomes);
     if (refuses(verdict) && verdict.kind !== 'discard') return { verdict, everyone: false, outcomes };
     if (recipient !== null && this.#accepted.length < RECIPIENT_LIMIT)
-      this.#accepted.push({ address: recipient, rules });
+      this.#accepted.push({ address: recipient, rules, company });
     if (verdict.kind !== 'quarantine' && verdict.kind !== 'discard')
       return { verdict, everyone: false, outcomes };
     // Both take the whole message. So at this point the most is done that the rules of all recipients agree on.
@@ -212,9 +246,11 @@ export class Transaction {
   #judgeWhole({ recipient, recipientCount }: Question, all: readonly Outcome[]): Judgement {
     const outcomes = this.#run.inOrder(all);
     const { policy } = this.view;
-    const one = recipient !== null || policy.overrides.size === 0;
+    const one = recipient !== null || (policy.overrides.size === 0 && !this.#mayDiffer);
     if (one) {
-      return { verdict: this.#verdict(rulesFor(policy, recipient), outcomes), everyone: true, outcomes };
+      const [only, ...others] = this.#accepted;
+      const rules = only === undefined || others.length > 0 ? rulesFor(policy, recipient) : only.rules;
+      return { verdict: this.#verdict(rules, outcomes), everyone: true, outcomes };
     }
     // Recipients we were not asked about (a bare <postmaster> skips all restrictions) may have any rules.
     if (this.#accepted.length < recipientCount)
@@ -228,6 +264,8 @@ export class Transaction {
   #verdictForAll(outcomes: readonly Outcome[]): Verdict {
     const { site, overrides } = this.view.policy;
     let mild = this.#verdict(site, outcomes);
+    // Recipients who are not known yet may have other thresholds in the directory.
+    if (this.#mayDiffer) mild = mildest([mild, decide(outcomes, { ...site, thresholds: NO_BANDS })]);
     for (const rules of overrides.values()) {
       if (mild.kind === 'accept') break;
       mild = mildest([mild, decide(outcomes, rules)]);

@@ -12,10 +12,18 @@ export interface AccountThresholds {
   readonly tag?: number | null;
   readonly junk?: number | null;
   readonly reject?: number | null;
+  readonly discard?: number | null;
+}
+
+/** Patterns of senders: those whose mail somebody wants, and those whose mail they do not want. */
+export interface SenderLists {
+  /** `user@domain`, `@domain` or `domain`, `*@*.domain`, `*`. */
+  readonly allow?: readonly string[];
+  readonly block?: readonly string[];
 }
 
 /** What is set for one login or mailbox: its own settings onto those of its domain. */
-export interface Account {
+export interface Account extends SenderLists {
   /** Octets; null: no limit; undefined: nothing is set. */
   readonly quota?: number | null;
   /** Limits that differ, by name. */
@@ -23,15 +31,22 @@ export interface Account {
   /** Patterns of sender addresses it may use besides its own: `user@domain`, `@domain`, `*@*.domain`. */
   readonly senders: readonly string[];
   readonly thresholds?: AccountThresholds;
-  /** Patterns of sender addresses whose mail it wants, or does not want, in the form of `senders`. */
-  readonly allow?: readonly string[];
-  readonly block?: readonly string[];
-  /** Names of the keys that its mail is signed with. */
+  /** Lists of its domain, which count where its own say nothing. */
+  readonly domainLists?: SenderLists;
+  /** Subject tag, Unicode; true: the site's; false: none. */
+  readonly subjectTag?: string | boolean;
+  /** RFC 5646 language tag, in lower case: which of the site's subject tags. */
+  readonly language?: string;
+  /** Whether spam is to come as the scanner's report. */
+  readonly rewriteBody?: boolean;
+  /** With which keys its mail is signed: a domain, for all of its keys, or `SELECTOR._domainkey.DOMAIN`. */
   readonly signingKeys?: readonly string[];
 }
 
 /** Users and aliases, as Postfix and Dovecot have them. Answers at once where it holds them in memory. */
 export interface Directory {
+  /** Whether accounts can have settings at all, so that asking for them makes sense. */
+  readonly keepsSettings: boolean;
   /** @throws {NeighbourError} when it can't be had */
   destination(recipient: Address, signal: AbortSignal): Promise<Destination> | Destination;
   /** @throws {NeighbourError} */

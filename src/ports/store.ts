@@ -48,6 +48,8 @@ export interface Decision {
   readonly outcomes: readonly Outcome[];
   /** Milliseconds from the first byte of the question to the answer. */
   readonly elapsed: number;
+  /** The host that decided; in answers of `history` of a store that several hosts share. */
+  readonly host?: string;
   /** What users said of the message since; in answers of `history` only, and left out when nobody said anything. */
   readonly labels?: readonly Label[];
 }
@@ -93,6 +95,14 @@ export interface HistoryFilter {
   readonly limit: number;
 }
 
+/** What a store takes, after the oldest decisions were removed. */
+export interface Trimmed {
+  /** Octets in use; null: this store is bounded by something else. */
+  readonly octets: number | null;
+  /** How many went. */
+  readonly decisions: number;
+}
+
 /** What is kept between messages and shared by the daemons. Speaks of mail, not of keys and values. */
 export interface Store {
   /**
@@ -104,10 +114,16 @@ export interface Store {
    * milter and lmtp-filter: the trace another daemon opened for this message, by queue id or by the newest unclaimed one of the session with
    * the same sender; `fresh` when there is none. Claims it, and notes the queue id.
    */
-  joinTrace(keys: TraceKeys, fresh: TraceId): Promise<TraceId>;
-  /** milter: keeps what it found out about a message that goes on, so that lmtp-filter need not find it out again. */
-  keepFacts(trace: TraceId, queueId: string, facts: KeptFacts): Promise<void>;
-  /** lmtp-filter: what was kept under this trace for this queue id; null when there is nothing, or it is too old. */
+  joinTrace(keys: TraceKeys, fresh: TraceId): TraceId | Promise<TraceId>;
+  /**
+   * milter: keeps what it found out about a message that goes on, so that lmtp-filter need not find it out again. Returns at once; what can't be
+   * written is counted and logged by the store.
+   */
+  keepFacts(trace: TraceId, queueId: string, facts: KeptFacts): void;
+  /**
+   * lmtp-filter: what was kept under this trace for this queue id; null when there is nothing, or it is too old. Waits for some
+   * hundred milliseconds for what is not there, because it may be on its way.
+   */
   keptFacts(trace: TraceId, queueId: string): Promise<KeptFacts | null>;
   /** Queues a decision to be written; returns at once. Decisions that can't be written are counted and logged by the store. */
   record(decision: Decision): void;
@@ -118,4 +134,6 @@ export interface Store {
   label(label: Label): Promise<void>;
   /** Removes what is older than `before` (milliseconds since 1970); returns how many decisions went. */
   expire(before: number): Promise<number>;
+  /** Removes the oldest decisions until what is kept takes no more than `octets`. */
+  trim(octets: number): Promise<Trimmed>;
 }

@@ -184,7 +184,8 @@ function nobodyAnswers(path: string): Promise<boolean> {
   });
 }
 
-async function groupNumber(group: string): Promise<number> {
+/** @throws {Error} when there is no such group */
+export async function groupNumber(group: string): Promise<number> {
   if (/^\d+$/.test(group)) return Number(group);
   for (const line of (await readFile('/etc/group', 'utf8')).split('\n')) {
     const [name, , id] = line.split(':');

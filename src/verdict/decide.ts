@@ -1,7 +1,7 @@
 import { withText, type Reply } from '../mail/reply.ts';
 import type { Explanation, Finding, Outcome } from './finding.ts';
 import { deferral, explained, rejection } from './replies.ts';
-import type { Action, Rule, Rules } from './rules.ts';
+import type { Action, Band, Rule, Rules, Setting } from './rules.ts';
 import { severity, type ShadowVerdict, type Verdict, type VerdictKind } from './verdict.ts';
 
 const DEFER: Rule = { action: { kind: 'defer' }, mode: 'enforce' };
@@ -13,6 +13,9 @@ interface Voice {
   readonly kind: VerdictKind;
   readonly tagged: boolean;
   readonly reply: Reply | null;
+  readonly setting?: Setting | undefined;
+  /** It set something aside: the reason why nothing else speaks. */
+  readonly allows?: boolean;
 }
 
 const NOTHING_WAIVED: ReadonlySet<string> = new Set();
@@ -39,13 +42,13 @@ export function decide(outcomes: readonly Outcome[], rules: Rules, recipient: nu
     }
     tagged ||= voice.tagged;
     const louder = severity(voice.kind) > severity(loudest.kind);
-    if (louder || (loudest === SILENT && voice.tagged)) loudest = voice;
+    if (louder || (loudest === SILENT && (voice.tagged || voice.allows === true))) loudest = voice;
   };
 
   const add = (points: number, detail: string): void => {
     scored.push({ points, detail });
   };
-  const waived = allowed(outcomes, rules, recipient) ? rules.waivable : NOTHING_WAIVED;
+  const waived = waivedFor(outcomes, rules, recipient);
   for (const outcome of outcomes) {
     if (waived.has(outcome.check)) continue;
     switch (outcome.kind) {
@@ -74,11 +77,14 @@ export function decide(outcomes: readonly Outcome[], rules: Rules, recipient: nu
   // Sums of tenths are not exact in binary; SpamAssassin's scores have one decimal, operators' points at most three.
   const sum = scored.reduce((total, { points }) => total + points, 0);
   const score = scored.length === 0 ? null : Math.round(sum * 1000) / 1000;
-  const band = scoreBand(score, rules, scored.map(({ detail }) => detail).join('; '));
+  const bands = areSettingsOwed(outcomes, rules)
+    ? { ...rules, thresholds: { ...rules.thresholds, reject: null, discard: null } }
+    : rules;
+  const band = scoreBand(score, bands, scored.map(({ detail }) => detail).join('; '));
   if (band !== null) hear(band, 'enforce');
 
-  const { kind, rule, why, reply } = loudest;
-  const decided = { rule, why, score, tagged, shadow };
+  const { kind, rule, why, reply, setting } = loudest;
+  const decided = { rule, why, score, tagged, shadow, ...(setting === undefined ? {} : { setting }) };
   switch (kind) {
     case 'defer':
     case 'reject':
@@ -91,17 +97,37 @@ export function decide(outcomes: readonly Outcome[], rules: Rules, recipient: nu
   }
 }
 
-/** Whether a rule that is enforced allows this message whatever the waivable checks found. */
-function allowed(outcomes: readonly Outcome[], rules: Rules, recipient: number | null): boolean {
+/** The check that knows the recipients' own thresholds. */
+const SETTINGS_CHECK = 'settings';
+
+/**
+ * Whether the recipient's own thresholds are to be waited for, as the rule for that check says: a message that they may allow is not refused for good
+ * by those of the site.
+ */
+function areSettingsOwed(outcomes: readonly Outcome[], { unavailable }: Rules): boolean {
+  const rule = unavailable.get(SETTINGS_CHECK) ?? DEFER;
+  if (rule.action.kind !== 'defer' || rule.mode === 'shadow') return false;
+  return outcomes.some(({ kind, check }) => kind === 'unavailable' && check === SETTINGS_CHECK);
+}
+
+/** Checks that do not count, because a rule that is enforced allows this message whatever they found. */
+function waivedFor(
+  outcomes: readonly Outcome[],
+  rules: Rules,
+  recipient: number | null,
+): ReadonlySet<string> {
+  let waived = NOTHING_WAIVED;
   for (const outcome of outcomes) {
     if (outcome.kind === 'unavailable') continue;
-    for (const { code, recipient: only } of outcome.findings) {
+    for (const { code, recipient: only, waives } of outcome.findings) {
       if (only !== undefined && only !== recipient) continue;
       const rule = rules.findings.get(code);
-      if (rule?.action.kind === 'allow' && rule.mode === 'enforce') return true;
+      if (rule?.action.kind !== 'allow' || rule.mode !== 'enforce') continue;
+      if (waives !== undefined) return new Set([...rules.waivable, ...waives]);
+      waived = rules.waivable;
     }
   }
-  return false;
+  return waived;
 }
 
 /**
@@ -120,14 +146,17 @@ export function mildest(verdicts: readonly Verdict[]): Verdict {
       findings: new Map(),
       unavailable: new Map(),
       waivable: new Set(),
-      thresholds: { tag: null, junk: null, reject: null },
+      thresholds: { tag: null, junk: null, reject: null, discard: null },
       subjectTag: '',
     })
   );
 }
 
 function voiceOf(finding: Finding, rule: Rule): Voice {
-  return voiceFrom(finding.code, finding.detail, rule, finding.explanation);
+  const voice = voiceFrom(finding.code, finding.detail, rule, finding.explanation);
+  if (finding.setting === undefined) return voice;
+  const allows = finding.waives !== undefined && rule.action.kind === 'allow';
+  return { ...voice, setting: rule.setting ?? finding.setting, allows };
 }
 
 function voiceFrom(name: string, why: string, rule: Rule, explanation?: Explanation): Voice {
@@ -137,6 +166,7 @@ function voiceFrom(name: string, why: string, rule: Rule, explanation?: Explanat
     kind: kindOf(rule.action),
     tagged: rule.action.kind === 'tag',
     reply: replyFor(name, rule, explanation),
+    setting: rule.setting,
   };
 }
 
@@ -180,14 +210,22 @@ function words(reply: Reply, rule: Rule, explanation?: Explanation): Reply {
 
 function scoreBand(score: number | null, rules: Rules, detail: string): Voice | null {
   if (score === null) return null;
-  const { tag, junk, reject } = rules.thresholds;
-  const why = `score ${score}: ${detail}`;
+  const { tag, junk, reject, discard } = rules.thresholds;
   const tagged = tag !== null && score >= tag;
-  if (reject !== null && score >= reject) {
-    return { rule: `score>=${reject}`, why, kind: 'reject', tagged: true, reply: rejection('spam.score') };
-  }
-  if (junk !== null && score >= junk)
-    return { rule: `score>=${junk}`, why, kind: 'junk', tagged, reply: null };
-  if (tagged) return { rule: `score>=${tag}`, why, kind: 'accept', tagged, reply: null };
-  return null;
+  const voice = (band: Band, threshold: number, kind: VerdictKind, reply: Reply | null): Voice => {
+    const setting = rules.bandsSetBy?.[band];
+    const whose = setting === 'directory' ? ` (${rules.mailbox ?? ''}: ${band} from ${threshold})` : '';
+    return {
+      rule: `score>=${threshold}`,
+      why: `score ${score}: ${detail}${whose}`,
+      kind,
+      tagged: tagged || kind === 'reject' || kind === 'discard',
+      reply,
+      setting,
+    };
+  };
+  if (discard !== null && score >= discard) return voice('discard', discard, 'discard', null);
+  if (reject !== null && score >= reject) return voice('reject', reject, 'reject', rejection('spam.score'));
+  if (junk !== null && score >= junk) return voice('junk', junk, 'junk', null);
+  return tagged ? voice('tag', tag, 'accept', null) : null;
 }

@@ -143,7 +143,8 @@ export function messageEdits(input: MessageEditsInput): readonly Edit[] {
   }
 
   const renew = (existing: readonly Placed[], wanted: readonly HeaderField[]): void => {
-    if (judged && sameFields(existing, wanted)) return;
+    // A report takes the place of all fields there were.
+    if (judged && wrapper === null && sameFields(existing, wanted)) return;
     deletes.push(...existing);
     inserts.push(...wanted);
   };
@@ -185,7 +186,7 @@ export function messageEdits(input: MessageEditsInput): readonly Edit[] {
   }
 
   if (wrapper !== null) {
-    deletes.push(...wrappedFields(headers, deletes));
+    deletes.push(...wrappedFields(headers, deletes, boundary));
     inserts.push(...wrapperFields(wrapper));
   }
 
@@ -238,7 +239,7 @@ function sort(headers: HeaderList): Sorted {
 }
 
 /** Fields that the attached original has and the report above it has not, besides those that are deleted anyway. */
-function wrappedFields(headers: HeaderList, deleted: readonly Placed[]): Placed[] {
+function wrappedFields(headers: HeaderList, deleted: readonly Placed[], boundary: number): Placed[] {
   const gone = new Set(deleted.map(({ position }) => position));
   const counts = new Map<string, number>();
   const wrapped: Placed[] = [];
@@ -246,6 +247,8 @@ function wrappedFields(headers: HeaderList, deleted: readonly Placed[]): Placed[
     const name = field.name.toLowerCase();
     const occurrence = (counts.get(name) ?? 0) + 1;
     counts.set(name, occurrence);
+    // What our milter found out about the original stays in sight.
+    if (name === AUTH_RESULTS && position < boundary) return;
     if (isWrapped(name) && !gone.has(position)) wrapped.push({ field, position, occurrence });
   });
   return wrapped;
@@ -277,7 +280,7 @@ function scanOf(outcomes: readonly Outcome[]): SpamScan | null {
 }
 
 function posternFields(
-  { headers, verdict, trace, daemon }: MessageEditsInput,
+  { headers, verdict, rules, trace, daemon }: MessageEditsInput,
   existing: readonly Placed[],
 ): HeaderField[] {
   const fields = [{ name: TRACE, value: remoteValue(TRACE, ` ${trace}`) }];
@@ -285,6 +288,9 @@ function posternFields(
   if (verdict.kind === 'junk' || (verdict.kind === 'quarantine' && daemon === 'lmtp-filter')) {
     const value = ` ${verdict.kind}; reason=${verdict.rule}`;
     fields.push({ name: VERDICT, value: remoteValue(VERDICT, value) });
+  } else if (verdict.kind === 'accept' && verdict.tagged && rules.thresholds.junk !== null) {
+    // Sieve would take the flag alone for junk: there is a band of its own for that, which the score does not reach.
+    fields.push({ name: VERDICT, value: remoteValue(VERDICT, ` tag; reason=${verdict.rule}`) });
   }
   const before = tracesBefore(headers, trace, existing);
   if (before.length > 0) fields.push({ name: TRACES_BEFORE, value: ` ${before.join(' ')}` });

@@ -1,6 +1,7 @@
 import type { ReadResult } from '../mail/auth-results-reader.ts';
 import type { AuthResult } from '../mail/auth-results.ts';
 import type { SpamScan } from '../mail/spam-scan.ts';
+import type { MailboxSettings, Setting } from './rules.ts';
 
 /**
  * A fact that a check found; never an action. What it means is the operator's rule for its code.
@@ -23,6 +24,12 @@ export interface Finding {
   readonly scan?: SpamScan;
   /** What intermediaries that the site trusts say they found when the message came to them, the newest first. RFC 8617 §7.2. */
   readonly sealed?: readonly SealedResults[];
+  /** What is set for the mailboxes that mail for this recipient ends in: one for each, and one more when some of it leaves for other hosts. */
+  readonly settings?: readonly MailboxSettings[];
+  /** Where it was set, when what was found is a setting of the recipient's. */
+  readonly setting?: Setting;
+  /** Checks that an `allow` for this finding sets aside, besides the waivable ones: whoever wants a sender's mail wants it whatever its score. */
+  readonly waives?: readonly string[];
 }
 
 /** Results that an intermediary recorded and sealed. */
@@ -61,6 +68,22 @@ export type Outcome =
       readonly detail: string;
       readonly elapsed: number;
     };
+
+/** What concerns one recipient: facts about others taken out. The same list when there are none. */
+export function concerning(outcomes: readonly Outcome[], recipient: number): readonly Outcome[] {
+  const isForeign = (finding: Finding): boolean =>
+    finding.recipient !== undefined && finding.recipient !== recipient;
+  let foreign = false;
+  for (const outcome of outcomes) {
+    if (outcome.kind === 'found' && outcome.findings.some(isForeign)) foreign = true;
+  }
+  if (!foreign) return outcomes;
+  return outcomes.map((outcome) =>
+    outcome.kind === 'found'
+      ? { ...outcome, findings: outcome.findings.filter((finding) => !isForeign(finding)) }
+      : outcome,
+  );
+}
 
 /** What was found, for a log line: codes of findings, and `unavailable:CHECK`. */
 export function codesOf(outcomes: readonly Outcome[]): readonly string[] {

@@ -134,6 +134,8 @@ const DEFERRALS: Readonly<Record<string, Reply>> = {
   'quota.too-large': { code: 452, detail: '2.2', text: 'The mailbox is full, please try again later' },
   // RFC 5321 §4.5.3.1.10: one more recipient than this transaction can take.
   'quota.alone': { code: 452, detail: '5.3', text: 'Please send to this recipient separately' },
+  // The same: the rest of the message's recipients could not be refused what may be refused to this one.
+  split: { code: 452, detail: '5.3', text: 'Please send to this recipient separately' },
   'account.slow': {
     code: 450,
     detail: '7.1',

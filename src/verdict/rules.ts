@@ -19,7 +19,18 @@ export interface Rule {
   readonly mode: 'enforce' | 'shadow';
   /** The operator's own words for a refusal, in place of ours. */
   readonly text?: string;
+  /** It is not the site's. */
+  readonly setting?: 'override';
 }
+
+/** Where what decided for one recipient was set, when not for the site: in `[[override]]`, or for the account in the directory. */
+export const SETTINGS = ['override', 'directory'] as const;
+
+export type Setting = (typeof SETTINGS)[number];
+
+export const BANDS = ['tag', 'junk', 'reject', 'discard'] as const;
+
+export type Band = (typeof BANDS)[number];
 
 /** Score bands; a message belongs to the highest one whose threshold it reaches. null: band not used. */
 export interface Thresholds {
@@ -28,6 +39,18 @@ export interface Thresholds {
   /** Filed as junk. */
   readonly junk: number | null;
   readonly reject: number | null;
+  /** Taken and not delivered. */
+  readonly discard: number | null;
+}
+
+/** What is set for one mailbox as far as it decides about mail. What is left out is as for the site. */
+export interface MailboxSettings {
+  /** Dovecot's user name; null: it leaves for other hosts. */
+  readonly mailbox: string | null;
+  readonly thresholds?: Partial<Thresholds>;
+  /** Subject tag; empty: none. */
+  readonly subjectTag?: string;
+  readonly rewriteBody?: boolean;
 }
 
 /** All that decide() needs to know of the operator's will for one recipient. */
@@ -43,6 +66,14 @@ export interface Rules {
   readonly thresholds: Thresholds;
   /** Put in front of Subject when tagged; empty: the subject is left alone. */
   readonly subjectTag: string;
+  /** Bands that are not the site's. */
+  readonly bandsSetBy?: Readonly<Partial<Record<Band, Setting>>>;
+  /** What `[[override]]` says of one user: it stands above what the directory says. */
+  readonly pinned?: { readonly thresholds?: Partial<Thresholds>; readonly subjectTag?: string };
+  /** Whose settings these are, where the directory has some; for people. */
+  readonly mailbox?: string;
+  /** Whether the recipient wants a report in place of mail that is marked as spam; left out: as the scanner's check says. */
+  readonly rewriteBody?: boolean;
 }
 
 /** The site's rules with what single domains and users changed. */

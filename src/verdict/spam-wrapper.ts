@@ -46,15 +46,15 @@ function isRewriting(outcome: Outcome): boolean {
   return outcome.kind === 'found' && outcome.findings.some(({ scan }) => scan?.rewriting !== undefined);
 }
 
-/** Without what is of no use once the message is answered. */
-export function withoutRewriting(outcomes: readonly Outcome[]): readonly Outcome[] {
+/** Without what is of no use once the message is answered. @param rewritten whether the report took the place of the message */
+export function withoutRewriting(outcomes: readonly Outcome[], rewritten: boolean): readonly Outcome[] {
   if (!outcomes.some(isRewriting)) return outcomes;
   return outcomes.map((outcome): Outcome => {
     if (outcome.kind !== 'found' || !isRewriting(outcome)) return outcome;
     const findings = outcome.findings.map((finding) => {
       if (finding.scan?.rewriting === undefined) return finding;
       const { rewriting: _, ...scan } = finding.scan;
-      return { ...finding, scan };
+      return { ...finding, scan: rewritten ? { ...scan, rewritten } : scan };
     });
     return { ...outcome, findings };
   });

@@ -1,4 +1,5 @@
 import type { Reply } from '../mail/reply.ts';
+import type { Setting } from './rules.ts';
 
 /** In rising order of severity; when several rules speak, the most severe verdict stands. */
 export const VERDICT_KINDS = ['accept', 'junk', 'quarantine', 'defer', 'reject', 'discard'] as const;
@@ -10,6 +11,8 @@ interface Decided {
   readonly rule: string;
   /** Why, for people: the detail of the fact behind the rule. */
   readonly why: string;
+  /** Where the rule that decided was set; left out: for the site. */
+  readonly setting?: Setting;
   /** Sum of all points; null when nothing scored. */
   readonly score: number | null;
   /** Whether the message is to be marked as spam (X-Spam-Flag, subject tag). */

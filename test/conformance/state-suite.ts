@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { sightingTests, standingTests, tallyTests } from './state/accounts.ts';
 import { bucketTests } from './state/buckets.ts';
+import { entryTests } from './state/entries.ts';
 import type { Given, StateUnderTest } from './state/given.ts';
 import { correspondentTests, greylistTests } from './state/greylist.ts';
 import { counterTests, excessTests, severalTests } from './state/limits.ts';
@@ -40,6 +41,7 @@ export function stateSuite(name: string, open: () => Promise<StateUnderTest>): v
       sightings: sightingTests,
       tallies: tallyTests,
       standings: standingTests,
+      entries: entryTests,
     };
     for (const [group, tests] of Object.entries(groups)) {
       describe(`${name}: ${group}`, () => {

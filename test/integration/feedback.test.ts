@@ -1,4 +1,4 @@
-import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { expect, test } from 'vitest';
@@ -27,17 +27,20 @@ interface FeedbackSite extends AsyncDisposable {
   deliver(to: readonly string[], subject: string): Promise<void>;
   /** "user says" lines of the journey of that message. */
   labels(subject: string): Promise<string[]>;
+  /** Where Dovecot leaves what it can't tell. */
+  readonly spool: string;
   /** Names of files that wait to be learned. */
   waiting(): Promise<string[]>;
 }
 
 /** lmtp-filter with feedback, and Dovecot set up by what `postern wire dovecot --write` wrote. */
-async function startFeedbackSite(filing = 'header'): Promise<FeedbackSite> {
+async function startFeedbackSite(filing = 'header', config: readonly string[] = []): Promise<FeedbackSite> {
   await using cleanup = new AsyncDisposableStack();
   const folder = cleanup.use(await privateFolder('feedback'));
   const sockets = folder.join('sockets');
   await mkdir(sockets);
   await chmod(sockets, 0o755);
+  const spool = folder.join('spool');
   const [upstream, spamdPort] = [await freePort(), await freePort()];
   const postern = cleanup.use(
     await preparePostern({
@@ -48,6 +51,7 @@ async function startFeedbackSite(filing = 'header'): Promise<FeedbackSite> {
         'feedback.enabled = true',
         `feedback.listen = "unix:${sockets}/feedback"`,
         'feedback.mode = "0666"',
+        ...config.map((line) => line.replace('SPOOL', spool)),
       ].join('\n'),
     }),
   );
@@ -61,7 +65,7 @@ async function startFeedbackSite(filing = 'header'): Promise<FeedbackSite> {
     await startDovecot({
       users: { [ZEUS]: PASSWORD, [HERA]: PASSWORD },
       // The lines count from Dovecot's usual base_dir; this one's is deeper, and has another place.
-      extra: lines.replace(/(sieve_pipe_socket_dir = ).*/, `$1../../../../..${sockets}`),
+      extra: lines.replace(/(sieve_(?:pipe|execute)_socket_dir = ).*/, `$1../../../../..${sockets}`),
     }),
   );
   const compiled = await run('sievec', ['-c', join(dovecot.folder, 'dovecot.conf'), sieve]);
@@ -74,6 +78,7 @@ async function startFeedbackSite(filing = 'header'): Promise<FeedbackSite> {
     dovecot,
     postern,
     process,
+    spool,
     async deliver(to, subject) {
       await using client = await LmtpClient.open(target);
       const { delivered } = await client.send({
@@ -225,6 +230,52 @@ describeWithNeighbours('feedback', () => {
     expect(await site.dovecot.mailbox(ZEUS, 'Junk')).toHaveLength(1);
     expect(site.dovecot.log()).toMatch(/failed to pipe message to program `feedback'/);
   });
+
+  test.each(['stop', 'kill'] as const)(
+    'what users say between %s and start is kept, and taught once',
+    PATIENCE,
+    async (end) => {
+      await using site = await startFeedbackSite('header', ['feedback.spool = "SPOOL"']);
+      await using spamd = await spamdFor(site);
+      const { dovecot, spool, postern } = site;
+      for (const subject of ['ninth', 'tenth', 'eleventh']) await site.deliver([ZEUS], subject);
+      await using imap = await dovecot.imap(ZEUS);
+      // It answers: nothing has to be kept.
+      await move(imap, 'ninth', 'INBOX', 'Junk');
+      await expect.poll(() => bayes(spamd, ZEUS), POLL).toEqual({ spam: 1, ham: 0 });
+      expect(await readdir(spool)).toEqual([]);
+
+      await site.process[end]();
+      await move(imap, 'tenth', 'INBOX', 'Junk');
+      await move(imap, 'eleventh', 'INBOX', 'Junk');
+      // The last word about it.
+      await move(imap, 'eleventh', 'Junk', 'INBOX');
+      const kept = await readdir(spool);
+      expect(kept).toHaveLength(3);
+      for (const name of kept) {
+        expect(name).toMatch(/^\w{16}\.kept$/);
+        expect((await stat(join(spool, name))).mode & 0o7777).toBe(0o640);
+      }
+      expect(await site.labels('tenth')).toEqual([]);
+
+      const again = await postern.start('lmtp-filter');
+      await expect.poll(() => bayes(spamd, ZEUS), POLL).toEqual({ spam: 2, ham: 1 });
+      await expect.poll(() => site.waiting()).toEqual([]);
+      expect(await readdir(spool)).toEqual([]);
+      expect(await site.labels('tenth')).toEqual([`spam, says ${ZEUS}`]);
+      expect(await site.labels('eleventh')).toEqual([`ham, says ${ZEUS}`]);
+      const metrics = await again.metrics();
+      expect(metrics).toContain('postern_feedback_spooled_total 3');
+      expect(metrics).toMatch(/postern_feedback_lessons_total\{result="learned"\} [23]\n/);
+
+      // Nothing of it comes a second time, and the socket is used again.
+      await again.stop();
+      const last = await postern.start('lmtp-filter');
+      await move(imap, 'ninth', 'Junk', 'INBOX');
+      await expect.poll(() => bayes(spamd, ZEUS), POLL).toEqual({ spam: 1, ham: 2 });
+      expect(await last.metrics()).toContain('postern_feedback_spooled_total 0');
+    },
+  );
 
   test('by hand: files, a Message-ID, and a spamd that is not there', PATIENCE, async () => {
     await using site = await startFeedbackSite();

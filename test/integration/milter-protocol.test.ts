@@ -238,6 +238,40 @@ describeWithNeighbours('the milter protocol with a real Postfix', () => {
     });
   });
 
+  test.for([6, 2] as const)(
+    'edits and words as Postfix takes them (milter_protocol = %i)',
+    async (version) => {
+      // Words of a rule with per cent signs, and forged fields of ours between others: deleted by index, which shifts with each of them.
+      const rule = `[[checks.content.rule]]\nname = "sure"\ndirection = "both"\nwords = ["xyzzy"]\naction = "reject"\n[rules]\n"content.sure" = { action = "reject", text = "100% sure, %s and %% too" }\n`;
+      await using rig = await startRig({ milterProtocol: version }, { config: `${NO_DNS}${rule}` });
+      const send = (content: string) =>
+        sendMail({
+          port: rig.postfix.smtpPort,
+          xclient: { addr: '192.0.2.20', name: 'odin.valhalla.example', port: 40_327 },
+          from: THOR,
+          to: [ZEUS],
+          data: content,
+        });
+      const refused = await send(letter({ Subject: 'xyzzy' }));
+      expect(refused.outcome.lines.join(' ')).toMatch(/^550 5\.7\.1 100% sure, %s and %% too \(/);
+
+      const forged = 'Authentication-Results: mx.olimpus.example; dkim=pass header.d=bank.example';
+      const others = ['one', 'two', 'three'].map((host) => `Authentication-Results: ${host}.example; none`);
+      const [one = '', two = '', three = ''] = others;
+      const head = [forged, one, forged, forged, two, `${forged};\r\n\tspf=pass`, three, forged].join('\r\n');
+      expect((await send(`${head}\r\n${letter({})}`)).outcome.code).toBe(250);
+      await rig.postfix.waitForQueueEmpty();
+      const [section = ''] = splitOnce(rig.sink.mails[0]?.content ?? '');
+      const fields = fieldsOf(section);
+      expect(fields.filter((field) => field.startsWith('Authentication-Results:'))).toEqual(others);
+      // Index 0: above Postfix's own Received, which milters do not see.
+      expect(fields.findIndex((field) => field.startsWith('X-Postern-Trace:'))).toBeLessThan(
+        fields.findIndex((field) => field.startsWith('Received:')),
+      );
+      expect(complaints(rig)).toEqual([]);
+    },
+  );
+
   test.for([
     ['accept', 250],
     ['tempfail', 451],

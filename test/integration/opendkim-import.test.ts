@@ -25,6 +25,7 @@ const SENDERS = [
   'thor@valhalla.example',
   'thor@a.valhalla.example',
   'thor@b.a.valhalla.example',
+  'boss@b.a.valhalla.example',
   'thor@notvalhalla.example',
   'news@anything.test',
   'newsletter@anything.test',
@@ -59,6 +60,7 @@ const PLAIN = `
 news@*                   bulk
 .valhalla.example        valhalla
 .a.valhalla.example      bulk
+boss@.valhalla.example   olimpus
 thor@.a.valhalla.example zeus
 valhalla.example         valhalla
 olimpus.example          olimpus
@@ -70,8 +72,8 @@ percent.example          percent
 
 interface Rig extends AsyncDisposable {
   readonly imported: Imported;
-  /** `d s` of the signature by each of the two; null: none. */
-  chosen(sender: string): Promise<readonly (string | null)[]>;
+  /** `d s` of the signatures by each of the two, the topmost first. */
+  chosen(sender: string): Promise<readonly [theirs: readonly string[], ours: readonly string[]]>;
 }
 
 async function startRig(kind: 'refile' | 'file', signingTable: string, more = ''): Promise<Rig> {
@@ -114,7 +116,7 @@ ${more}`;
     imported,
     chosen: async (sender) => {
       try {
-        return [await signatureOf(ports[0], sender), await signatureOf(ports[1], sender)];
+        return [await signaturesOf(ports[0], sender), await signaturesOf(ports[1], sender)];
       } catch (e) {
         throw new Error(ours2.output(), { cause: e });
       }
@@ -130,7 +132,7 @@ async function startMilter(config: string): Promise<RunningProcess> {
   return child;
 }
 
-async function signatureOf(port: number, sender: string): Promise<string | null> {
+async function signaturesOf(port: number, sender: string): Promise<readonly string[]> {
   await using client = await MilterClient.open({ port });
   const mail = {
     address: '192.0.2.7',
@@ -151,11 +153,9 @@ async function signatureOf(port: number, sender: string): Promise<string | null>
   } as const;
   await client.begin(mail);
   const { edits } = await client.message(mail);
-  const found = edits
+  return edits
     .filter(({ name }) => name === 'DKIM-Signature')
     .map(({ value }) => `${tag(value, 'd')} ${tag(value, 's')}`);
-  expect(found.length).toBeLessThan(2);
-  return found[0] ?? null;
 }
 
 function tag(value: string, name: string): string {
@@ -171,8 +171,9 @@ describeWithNeighbours('postern import opendkim', () => {
     const signed: string[] = [];
     for (const sender of SENDERS) {
       const [theirs, ours] = await rig.chosen(sender);
-      expect(`${sender} ${ours}`).toBe(`${sender} ${theirs}`);
-      if (ours !== null && ours !== undefined) signed.push(ours);
+      expect([sender, ours]).toEqual([sender, theirs]);
+      expect(ours.length).toBeLessThan(2);
+      signed.push(...ours);
     }
     expect(new Set(signed).size).toBeGreaterThan(3);
     expect(rig.imported.reports.map(({ what }) => what.split(':')[0])).toEqual(
@@ -182,4 +183,28 @@ describeWithNeighbours('postern import opendkim', () => {
       expect.stringMatching(/^(?:KeyTable|SigningTable)/),
     );
   });
+
+  test.for([
+    ['refile', REFILE],
+    ['file', PLAIN],
+  ] as const)(
+    'MultipleSignatures with a SigningTable as %s: both make the same signatures',
+    async ([kind, table]) => {
+      await using rig = await startRig(kind, table, 'MultipleSignatures yes\n');
+      let most = 0;
+      for (const sender of SENDERS) {
+        const [all, ours] = await rig.chosen(sender);
+        // Two lines with one key make the same signature twice there.
+        const theirs = [...new Set(all)];
+        // Of more than two lines that fit, opendkim 2.11 signs with the first and the last, against its manual: all of them.
+        const common = ours.length > 2 ? ours.filter((key) => theirs.includes(key)) : ours;
+        expect([sender, ours[0], common]).toEqual([sender, theirs[0], theirs]);
+        most = Math.max(most, ours.length);
+      }
+      expect(most).toBe(kind === 'file' ? 3 : 2);
+      expect(rig.imported.reports.map(({ what }) => what)).not.toContainEqual(
+        expect.stringMatching(/^(?:KeyTable|SigningTable)/),
+      );
+    },
+  );
 });

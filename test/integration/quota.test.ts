@@ -23,7 +23,12 @@ interface Sent {
 }
 
 /** @param size announced; null: none */
-async function send(q: QuotaSite, to: readonly string[], size: number | null): Promise<Sent> {
+async function send(
+  q: QuotaSite,
+  to: readonly string[],
+  size: number | null,
+  data: Buffer = TEN_MEGABYTES,
+): Promise<Sent> {
   await using client = await SmtpClient.connect(
     { host: '127.0.0.1', port: q.site.postfix.smtpPort },
     120_000,
@@ -37,7 +42,7 @@ async function send(q: QuotaSite, to: readonly string[], size: number | null): P
   if (!rcpt.some(({ code }) => code === 250)) return { rcpt, end: null };
   const go = await client.command('DATA');
   if (go.code !== 354) return { rcpt, end: go };
-  client.writeRaw(TEN_MEGABYTES);
+  client.writeRaw(data);
   return { rcpt, end: await client.readReply() };
 }
 
@@ -285,6 +290,36 @@ describeWithNeighbours('what a sender sees', () => {
           expect.objectContaining({ verdict: 'accept', shadow: [{ rule: 'quota.full', kind: 'defer' }] }),
         ]),
       );
+  });
+
+  test('what the milter refuses, defers, discards or keeps gives its room back at once', async () => {
+    const actions = { reject: 550, defer: 451, discard: 250, quarantine: 250 };
+    await using q = await startQuotaSite({
+      config: [
+        'quarantine.where = "folder"',
+        ...Object.keys(actions).map(
+          (action) =>
+            `[[checks.content.rule]]\nname = "to-${action}"\ndirection = "both"\nwords = ["xyzzy${action}"]\nwhere = ["subject"]\naction = "${action}"`,
+        ),
+      ].join('\n'),
+    });
+    await q.fill(ZEUS, FILLED);
+    const onItsWay = async (): Promise<unknown> => {
+      const { stdout } = await q.site.postern.command('quota', ZEUS);
+      return /on its way +(.*)/.exec(stdout)?.[1];
+    };
+    for (const [action, code] of Object.entries(actions)) {
+      const data = Buffer.from(`${big(SIZE, { Subject: `xyzzy${action}` })}.\r\n`, 'latin1');
+      // Twice: each needs the room that the one before had.
+      for (const time of [1, 2]) {
+        const sent = await send(q, [ZEUS], SIZE, data);
+        expect([action, time, sent.rcpt[0]?.code, sent.end?.code]).toEqual([action, time, 250, code]);
+        await expect.poll(onItsWay, PATIENCE).toBe('nothing');
+      }
+    }
+    expect((await send(q, [ZEUS], SIZE)).end?.code).toBe(250);
+    await q.site.dovecot.waitForMessages(ZEUS, 7);
+    expect(bounces(q)).toEqual([]);
   });
 
   test('postmaster is not refused', async () => {

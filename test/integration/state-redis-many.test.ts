@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { RedisEvents, RedisOptions } from '../../src/adapters/redis-client.ts';
 import type { ClusterOptions } from '../../src/adapters/redis-cluster.ts';
 import { slotOf } from '../../src/adapters/redis-slots.ts';
-import { openRedisState } from '../../src/adapters/state-redis.ts';
+import { openRedisState, type RedisState } from '../../src/adapters/state-redis.ts';
 import type { Hit } from '../../src/ports/limits.ts';
 import { NeighbourError } from '../../src/ports/neighbour-error.ts';
 import type { State } from '../../src/ports/state.ts';
@@ -101,7 +101,7 @@ async function expectNothingTwice(
   }
 }
 
-const suite = (open: (offset: () => number, events: RedisEvents) => Promise<State & AsyncDisposable>) => {
+const suite = (open: (offset: () => number, events: RedisEvents) => Promise<RedisState>) => {
   return async () => {
     let offset = 0;
     const state = await open(() => offset, new LinkEvents());

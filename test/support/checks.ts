@@ -30,6 +30,7 @@ export const NO_STATE: State = {
 
 /** A directory that nothing may be asked of. */
 export const NO_DIRECTORY: Directory = {
+  keepsSettings: false,
   destination: unexpected,
   account: unexpected,
   owns: unexpected,

@@ -32,7 +32,7 @@ export function rules(
     findings: new Map(Object.entries(values.findings ?? {})),
     unavailable: new Map(Object.entries(values.unavailable ?? {})),
     waivable: new Set(values.waivable ?? []),
-    thresholds: { tag: 5, junk: null, reject: null, ...values.thresholds },
+    thresholds: { tag: 5, junk: null, reject: null, discard: null, ...values.thresholds },
     subjectTag: values.subjectTag ?? '[SPAM]',
   };
 }

@@ -22,6 +22,10 @@ export interface PosternOptions {
   readonly spamdPort?: number;
   /** Unix sockets in place of TCP. */
   readonly unix?: boolean;
+  /** Default: mx.olimpus.example. */
+  readonly hostname?: string;
+  /** The network namespace that its processes run in (neighbours/network.ts). */
+  readonly network?: string;
 }
 
 /** A record of `postern history --json`, as far as tests look at it. */
@@ -40,7 +44,8 @@ const DECISION = z.object({
   tagged: z.boolean(),
   reply: z.string(),
   shadow: z.array(z.object({ rule: z.string(), kind: z.string() })),
-  outcomes: z.array(z.object({ check: z.string(), kind: z.string() })),
+  outcomes: z.array(z.object({ check: z.string(), kind: z.string(), elapsed: z.number() })),
+  host: z.string().optional(),
 });
 
 export type RecordedDecision = z.infer<typeof DECISION>;
@@ -84,7 +89,7 @@ export async function preparePostern(options: PosternOptions = {}): Promise<Post
   if (options.unix) await (await import('node:fs/promises')).mkdir(sockets, { mode: 0o755 });
   const configFile = folder.join('postern.toml');
   const base = [
-    'site.hostname = "mx.olimpus.example"',
+    `site.hostname = ${JSON.stringify(options.hostname ?? 'mx.olimpus.example')}`,
     `state.folder = ${JSON.stringify(folder.join('state'))}`,
     ...(options.dnsPort === undefined ? [] : [`dns.servers = ["127.0.0.1:${options.dnsPort}"]`]),
     ...(options.spamdPort === undefined
@@ -99,12 +104,13 @@ export async function preparePostern(options: PosternOptions = {}): Promise<Post
   const configure = (config: string): Promise<void> => writeFile(configFile, `${base}\n${config}\n`);
   await configure(options.config ?? '');
 
+  const network = options.network === undefined ? {} : { network: options.network };
   const running = new Set<RunningProcess>();
   cleanup.defer(async () => {
     await Promise.all([...running].map((child) => child.kill()));
   });
   const command = (...args: string[]): Promise<RunResult> =>
-    run(process.execPath, [MAIN, ...args, '--config', configFile], { cwd: folder.path });
+    run(process.execPath, [MAIN, ...args, '--config', configFile], { cwd: folder.path, ...network });
 
   const stack = cleanup.move();
   return {
@@ -122,7 +128,12 @@ export async function preparePostern(options: PosternOptions = {}): Promise<Post
       const adminPort = await freePort();
       const log = new LineLog('postern');
       const args = [MAIN, 'run', ...daemons, '--config', configFile, '--admin', `127.0.0.1:${adminPort}`];
-      const child = startProcess(process.execPath, args, { name: 'postern', log, cwd: folder.path });
+      const child = startProcess(process.execPath, args, {
+        name: 'postern',
+        log,
+        cwd: folder.path,
+        ...network,
+      });
       running.add(child);
       // With workers it is several processes that start.
       await child.waitForLine(/"msg":"ready"/, { deadlineMs: 60_000 });

@@ -1,14 +1,22 @@
+import { generateKeyPairSync } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { expect, test } from 'vitest';
 
+import { createMailAuth } from '../../src/adapters/mail-auth.ts';
+import { arcCheck } from '../../src/checks/arc.ts';
 import type { Decision } from '../../src/ports/store.ts';
+import { arcWithMailauth } from '../support/arc-oracle.ts';
+import { checkTools } from '../support/checks.ts';
+import { applyAsPostfix } from '../support/players/milter-client.ts';
+import { Zone } from '../support/zone.ts';
 import {
   packet,
   RawPeer,
   startMilter,
   stubChecks,
+  testTools,
   TRACE,
   words,
   type Running,
@@ -246,4 +254,73 @@ test('SMFIP_NR_*: silence up to the end of the message (this session was recorde
   const { terms, replies } = await replay(running, await recorded('no-replies', 0xffe80));
   expect(terms).toEqual([6, 0x31, 0xcf080]);
   expect(replies).toEqual([edit(TRACE), 'E c']);
+});
+
+/** Of the seal in the recorded message, which dkimpy's arcsign made. */
+const SEAL_KEY =
+  'v=DKIM1; k=rsa; p=MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEArSIqKumWcT40YE93hztF95/uflBpYiC6WaspJ4IJJQlksH4PPI4LYOjl7G/oSBnWIPxtTR2gSIn6RMIwytmE6a1xqsUikeRLlpmHZY8EFFV80u3ueP/PQD4C0K1WvIdI1g2CfGfKJIAd8OvJJwXE0ZjLG1coBjirHPHul26EGCOWkOV3lAdYieBAIcM7B81vNT/dOpFrnExi/OUgSB0a80EPM4+gA2LiN17pLsJ/YGQUXFl+C901kRuZ/QmAoEEsONyI1yk18bhAbtOva4lT/IouY1TovqVp5MbVpM/TUhCepZE1cw5Y2QSOclZEFRLWRgk/Ly4sdc5+zyFAKAYMEwIDAQAB';
+
+test('a message with an ARC chain: verified from the fields as Postfix shows them, and sealed on top', async () => {
+  const seal = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const own = seal.publicKey.export({ type: 'spki', format: 'der' }).toString('base64');
+  const texts = {
+    'arc._domainkey.valhalla.example': SEAL_KEY,
+    'seal._domainkey.olimpus.example': `v=DKIM1; k=rsa; p=${own}`,
+  };
+  const zone = new Zone(
+    Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, { TXT: [text] }])),
+  );
+  const clock = { now: () => 1_795_290_800_000, elapsed: () => performance.now() };
+  const mailAuth = createMailAuth(zone, { hostname: 'mx.olimpus.example', clock });
+  const checks = stubChecks();
+  await using running = await startMilter({
+    toml: `[arc]
+domain = "olimpus.example"
+seal = "incoming"
+without_key = "defer"
+[[signing.key]]
+domain = "olimpus.example"
+selector = "seal"
+file = "seal.private"
+`,
+    files: { 'seal.private': String(seal.privateKey.export({ type: 'pkcs8', format: 'pem' })) },
+    tools: { ...testTools(), checks: checkTools({ clock, mailAuth }) },
+    checks: { ...checks, definitions: [...checks.definitions, arcCheck] },
+  });
+  const packets = await recorded('arc', 0x100000);
+  const { replies } = await replay(running, packets);
+
+  const inserted = replies
+    .filter((reply) => reply.startsWith('E i'))
+    .map((reply) => {
+      const [name = '', value = ''] = reply.slice('E i\0\0\0\0'.length).split('\0');
+      return { action: 'insert', index: reply.charCodeAt(6), name, value } as const;
+    });
+  // Each above the one before: the set of RFC 8617 §4.1 on top, its seal first.
+  expect(inserted.map(({ index, name }) => [index, name])).toEqual([
+    [0, 'X-Postern-Trace'],
+    [0, 'Authentication-Results'],
+    [0, 'ARC-Authentication-Results'],
+    [0, 'ARC-Message-Signature'],
+    [0, 'ARC-Seal'],
+  ]);
+  const value = (name: string): string => inserted.find((each) => each.name === name)?.value ?? '';
+  expect(value('Authentication-Results')).toMatch(/^ mx\.olimpus\.example;\s+arc=pass/);
+  expect(value('ARC-Seal')).toMatch(/^ i=2; .*cv=pass/s);
+
+  const sent = packets.map((bytes) => bytes.toString('latin1', 4));
+  const headers = sent
+    .filter((text) => text.startsWith('L'))
+    .map((text): [string, string] => {
+      const [name = '', field = ''] = text.slice(1).split('\0');
+      return [name, field.replaceAll('\n', '\r\n')];
+    });
+  const body = sent.find((text) => text.startsWith('B'))?.slice(1) ?? '';
+  const section = applyAsPostfix(headers, inserted, true).map(([name, text]) => `${name}:${text}\r\n`);
+  const left = Buffer.from(`${section.join('')}\r\n${body}`, 'latin1');
+  expect(
+    await arcWithMailauth(left, (name) =>
+      Promise.resolve(Object.entries(texts).flatMap(([of, text]) => (of === name ? [[text]] : []))),
+    ),
+  ).toBe('pass');
 });

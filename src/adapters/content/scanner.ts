@@ -8,6 +8,11 @@ import { ScanThread, type ScanTask } from './thread.ts';
 const THREAD_LIMIT = 2;
 /** Messages that wait for a thread. */
 export const WAITING_LIMIT = 1000;
+/**
+ * Messages with more octets are for one thread alone, one after the other: their text takes several times their size, the memory of a thread does not
+ * shrink, and what is small must not wait for them.
+ */
+export const LARGE = 1024 * 1024;
 /** The longest that a thread may look into one message. Ten MiB of text and a thousand words take less than one second. */
 const SCAN_LIMIT_MS = 10_000;
 
@@ -26,6 +31,13 @@ export interface ContentScannerOptions {
 /** A place for one thread. */
 interface Desk {
   thread: ScanThread | null;
+  /** Whether it is for large messages too. */
+  readonly large: boolean;
+}
+
+interface Waiting {
+  readonly large: boolean;
+  readonly turn: PromiseWithResolvers<Desk>;
 }
 
 /** Looks into messages in threads of its own. Without a message it has none. */
@@ -35,18 +47,22 @@ export class ThreadedContentScanner implements ContentScanner, AsyncDisposable {
   /** The one that was used last is used next: a second thread is started only when it is needed. */
   readonly #free: Desk[];
   readonly #desks: readonly Desk[];
-  readonly #queue: PromiseWithResolvers<Desk>[] = [];
+  readonly #queue: Waiting[] = [];
   #closed = false;
 
   constructor(events: ContentScannerEvents, options: ContentScannerOptions = {}) {
     this.#events = events;
     this.#scanLimitMs = options.scanLimitMs ?? SCAN_LIMIT_MS;
-    this.#desks = Array.from({ length: options.threads ?? THREAD_LIMIT }, () => ({ thread: null }));
+    this.#desks = Array.from({ length: options.threads ?? THREAD_LIMIT }, (_, index) => ({
+      thread: null,
+      large: index === 0,
+    }));
     this.#free = [...this.#desks];
   }
 
   async scan(question: ContentQuestion, signal: AbortSignal): Promise<ContentAnswer> {
-    const desk = await this.#desk(signal);
+    const large = question.bodyOctets > LARGE;
+    const desk = await this.#desk(large, signal);
     // Who gives up does not end the thread: it is done soon, and has a limit of its own.
     const scanned = this.#scanAt(desk, question, signal).finally(() => this.#leave(desk));
     return await untilAborted(scanned, signal);
@@ -54,16 +70,16 @@ export class ThreadedContentScanner implements ContentScanner, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    for (const waiting of this.#queue.splice(0))
-      waiting.reject(new NeighbourError('the content scanner is closed'));
+    for (const { turn } of this.#queue.splice(0))
+      turn.reject(new NeighbourError('the content scanner is closed'));
     await Promise.all(this.#desks.flatMap(({ thread }) => (thread === null ? [] : [thread.end()])));
   }
 
   async #scanAt(desk: Desk, question: ContentQuestion, signal: AbortSignal): Promise<ContentAnswer> {
-    const task = await taskOf(question, signal);
-    if (this.#closed) throw new NeighbourError('the content scanner is closed');
     if (desk.thread?.ended !== false) desk.thread = new ScanThread();
     const { thread } = desk;
+    const task = await taskOf(question, (octets) => thread.room(octets), signal);
+    if (this.#closed) throw new NeighbourError('the content scanner is closed');
     const begun = performance.now();
     const timer = setTimeout(() => void thread.end(), this.#scanLimitMs);
     try {
@@ -80,41 +96,50 @@ export class ThreadedContentScanner implements ContentScanner, AsyncDisposable {
     }
   }
 
-  async #desk(signal: AbortSignal): Promise<Desk> {
+  async #desk(large: boolean, signal: AbortSignal): Promise<Desk> {
     signal.throwIfAborted();
     if (this.#closed) throw new NeighbourError('the content scanner is closed');
-    const free = this.#free.pop();
+    const at = this.#free.findLastIndex((desk) => desk.large || !large);
+    const [free] = at === -1 ? [] : this.#free.splice(at, 1);
     if (free !== undefined) return free;
     if (this.#queue.length >= WAITING_LIMIT) {
       throw new NeighbourError(`more than ${WAITING_LIMIT} messages wait to be looked at`);
     }
-    const waiting = Promise.withResolvers<Desk>();
+    const turn = Promise.withResolvers<Desk>();
+    const waiting = { large, turn };
     this.#queue.push(waiting);
     const giveUp = (): void => {
-      const at = this.#queue.indexOf(waiting);
-      if (at !== -1) this.#queue.splice(at, 1);
-      waiting.reject(signal.reason);
+      const place = this.#queue.indexOf(waiting);
+      if (place !== -1) this.#queue.splice(place, 1);
+      turn.reject(signal.reason);
     };
     signal.addEventListener('abort', giveUp, { once: true });
     try {
-      return await waiting.promise;
+      return await turn.promise;
     } finally {
       signal.removeEventListener('abort', giveUp);
     }
   }
 
+  /** The desk goes to whoever waited longest and may have it. */
   #leave(desk: Desk): void {
-    const next = this.#queue.shift();
+    const at = this.#queue.findIndex(({ large }) => desk.large || !large);
+    const [next] = at === -1 ? [] : this.#queue.splice(at, 1);
     if (next === undefined) this.#free.push(desk);
-    else next.resolve(desk);
+    else next.turn.resolve(desk);
   }
 }
 
-/** One buffer with all that is looked at. It is made when a thread is there for it, and then is that thread's. */
-async function taskOf(question: ContentQuestion, signal: AbortSignal): Promise<ScanTask> {
+/** One buffer with all that is looked at. It is filled when a thread is there for it, and then is that thread's. */
+async function taskOf(
+  question: ContentQuestion,
+  room: (octets: number) => ArrayBuffer,
+  signal: AbortSignal,
+): Promise<ScanTask> {
   const { headers, body, bodyOctets, wanted } = question;
   const section = Buffer.from(`${headers.serialize()}\r\n`, 'latin1');
-  const octets = new Uint8Array(new ArrayBuffer(section.length + bodyOctets));
+  const message = room(section.length + bodyOctets);
+  const octets = new Uint8Array(message, 0, section.length + bodyOctets);
   octets.set(section);
   let at = section.length;
   for await (const chunk of body.chunks()) {
@@ -124,7 +149,7 @@ async function taskOf(question: ContentQuestion, signal: AbortSignal): Promise<S
     at += part.length;
     if (at >= octets.length) break;
   }
-  return { message: octets.buffer, headerOctets: section.length, wanted };
+  return { message, octets: at, headerOctets: section.length, wanted };
 }
 
 async function untilAborted<T>(value: Promise<T>, signal: AbortSignal): Promise<T> {

@@ -5,13 +5,17 @@ import type { Examiner } from './examiner.ts';
 
 /** Marks the threads that this module starts from itself. */
 const ROLE = 'postern-content';
-/** Of the heap, which holds text; octets are outside of it, and bounded by the size that is scanned. */
-const HEAP_MB = 256;
-const YOUNG_MB = 16;
+/**
+ * Of the heap, which holds text; octets are outside of it, and bounded by the size that is scanned. The largest text that is looked at takes a third
+ * of it; more would only be garbage that nobody has collected yet.
+ */
+const HEAP_MB = 128;
+const YOUNG_MB = 4;
 
 export interface ScanTask {
-  /** The header section, the empty line and the body. Handed over: the sender has it no more. */
+  /** Holds the header section, the empty line and the body. Handed over: the sender has it back when the scan has ended, for the next message. */
   readonly message: ArrayBuffer;
+  readonly octets: number;
   readonly headerOctets: number;
   readonly wanted: readonly number[];
 }
@@ -19,15 +23,17 @@ export interface ScanTask {
 type Request =
   { readonly kind: 'rules'; readonly rules: readonly ContentRule[] } | ({ readonly kind: 'scan' } & ScanTask);
 
-type Reply =
+type Reply = { readonly message: ArrayBuffer } & (
   | { readonly kind: 'answer'; readonly answer: ContentAnswer }
-  | { readonly kind: 'failed'; readonly why: string };
+  | { readonly kind: 'failed'; readonly why: string }
+);
 
 /** A thread that looks into one message at a time. Whatever a message does to it, no other is there to suffer. */
 export class ScanThread {
   readonly #worker: Worker;
   #rules: readonly ContentRule[] | null = null;
   #underWay: PromiseWithResolvers<ContentAnswer> | null = null;
+  #room: ArrayBuffer | null = null;
   #ended = false;
 
   constructor() {
@@ -41,6 +47,7 @@ export class ScanThread {
       this.#worker.unref();
       const underWay = this.#underWay;
       this.#underWay = null;
+      this.#room = reply.message;
       if (reply.kind === 'answer') underWay?.resolve(reply.answer);
       else underWay?.reject(new Error(reply.why));
     });
@@ -53,6 +60,13 @@ export class ScanThread {
       this.#underWay?.reject(new Error(`the thread ended: ${why}`));
       this.#underWay = null;
     });
+  }
+
+  /** Memory for a message: that of the one before, when it is large enough. Garbage of this size would pile up before it is collected. */
+  room(octets: number): ArrayBuffer {
+    const room = this.#room;
+    this.#room = null;
+    return room !== null && room.byteLength >= octets ? room : new ArrayBuffer(octets);
   }
 
   get ended(): boolean {
@@ -87,28 +101,33 @@ export class ScanThread {
 
 function serve(makeExaminer: (rules: readonly ContentRule[]) => Examiner): void {
   let examiner: Examiner | null = null;
-  const answer = (request: Request): Reply | null => {
+  const prepare = (rules: readonly ContentRule[]): void => {
+    examiner = null;
     try {
-      switch (request.kind) {
-        case 'rules':
-          examiner = null;
-          examiner = makeExaminer(request.rules);
-          return null;
-        case 'scan': {
-          if (examiner === null) return { kind: 'failed', why: 'the rules could not be made ready' };
-          const { message, headerOctets, wanted } = request;
-          return { kind: 'answer', answer: examiner.examine(Buffer.from(message), headerOctets, wanted) };
-        }
-      }
-    } catch (error) {
+      examiner = makeExaminer(rules);
+    } catch {
       // Rules that can't be made ready are told of with the message that follows.
-      return request.kind === 'rules' ? null : { kind: 'failed', why: messageOf(error) };
+    }
+  };
+  const scan = ({ message, octets, headerOctets, wanted }: ScanTask): Reply => {
+    if (examiner === null) return { kind: 'failed', why: 'the rules could not be made ready', message };
+    try {
+      const answer = examiner.examine(Buffer.from(message, 0, octets), headerOctets, wanted);
+      return { kind: 'answer', answer, message };
+    } catch (error) {
+      return { kind: 'failed', why: messageOf(error), message };
     }
   };
   parentPort?.on('message', (request: Request) => {
-    const reply = answer(request);
-    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
-    if (reply !== null) parentPort?.postMessage(reply);
+    switch (request.kind) {
+      case 'rules':
+        prepare(request.rules);
+        break;
+      case 'scan':
+        // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
+        parentPort?.postMessage(scan(request), [request.message]);
+        break;
+    }
   });
 }
 

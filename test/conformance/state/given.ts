@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
 
 import type { State } from '../../../src/ports/state.ts';
+import type { StateContents } from '../../../src/ports/state-entries.ts';
 
 export interface StateUnderTest {
-  readonly state: State;
+  readonly state: State & StateContents;
   /** Moves the time that the state goes by; never back. Between two calls it may go by itself, as long as that is far less than a second. */
   readonly advance: (ms: number) => Promise<void>;
   readonly close: () => Promise<void>;

@@ -13,7 +13,8 @@ export type Neighbour =
   | 'rspamd'
   | 'mariadb'
   | 'postgres'
-  | 'slapd';
+  | 'slapd'
+  | 'networks';
 
 export type Availability = { readonly ok: true } | { readonly ok: false; readonly reason: string };
 
@@ -53,6 +54,8 @@ const NEIGHBOURS = {
   },
   postgres: { packages: ['postgresql'], programs: ['/usr/lib/postgresql'] },
   slapd: { packages: ['slapd'], programs: ['/usr/sbin/slapd', '/usr/sbin/slapadd'] },
+  // Hosts as network namespaces; whether the machine lets us make them is another question (network.ts).
+  networks: { packages: ['iproute2'], programs: ['/usr/sbin/ip'] },
 } satisfies Record<Neighbour, { packages: string[]; programs: string[] }>;
 
 const ALL: readonly Neighbour[] = [
@@ -69,6 +72,7 @@ const ALL: readonly Neighbour[] = [
   'mariadb',
   'postgres',
   'slapd',
+  'networks',
 ];
 
 /** What to install for them. */

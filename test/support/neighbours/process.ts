@@ -19,6 +19,8 @@ export interface LaunchOptions {
   readonly runAs?: { readonly user: string; readonly group: string };
   /** A file that the program sees as /etc/resolv.conf, in a mount namespace of its own. */
   readonly resolvConf?: string;
+  /** The network namespace that it runs in (network.ts). */
+  readonly network?: string;
 }
 
 export interface ProcessOptions extends LaunchOptions {
@@ -91,7 +93,11 @@ export function startProcess(
   }
 
   return {
-    pid: pid ?? -1,
+    get pid() {
+      // No number would do: kill(2) takes -1 for every process of the machine.
+      if (pid === undefined) throw new Error(`${name} did not start\n${log.excerpt()}`);
+      return pid;
+    },
     exited,
     output: () => log.text(),
     mark: () => log.mark(),
@@ -173,7 +179,8 @@ function launch(
     options.runAs === undefined
       ? []
       : ['setpriv', '--reuid', options.runAs.user, '--regid', options.runAs.group, '--init-groups', '--'];
-  const [program = '', ...rest] = [...namespace, ...user, command, ...args];
+  const network = options.network === undefined ? [] : ['ip', 'netns', 'exec', options.network];
+  const [program = '', ...rest] = [...network, ...namespace, ...user, command, ...args];
   return spawn(program, rest, {
     // Ctrl-C goes to us alone: we stop the neighbours in order.
     detached: true,

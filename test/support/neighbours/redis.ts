@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { Connection } from './connection.ts';
 import { privateFolder } from './folder.ts';
 import { LineLog } from './line-log.ts';
+import type { NetworkHost } from './network.ts';
 import { freePort } from './ports.ts';
 import { type RunningProcess, startProcess } from './process.ts';
 
@@ -10,10 +11,12 @@ const PROGRAM = '/usr/bin/redis-server';
 export interface RedisServerOptions {
   /** Further lines of redis.conf. */
   readonly config?: readonly string[];
+  /** Where it runs in place of this machine's loopback. */
+  readonly host?: NetworkHost;
 }
 
 export interface RedisServer extends AsyncDisposable {
-  readonly host: '127.0.0.1';
+  readonly host: string;
   readonly port: number;
   readonly socketPath: string;
   /** Its private files, gone when it has stopped. */
@@ -35,11 +38,14 @@ export interface RedisServer extends AsyncDisposable {
 export async function startRedis(options: RedisServerOptions = {}): Promise<RedisServer> {
   await using cleanup = new AsyncDisposableStack();
   const folder = cleanup.use(await privateFolder('redis'));
+  const { address, network } = options.host ?? { address: '127.0.0.1', network: undefined };
   const port = await freePort();
   const socketPath = folder.join('redis.sock');
   const config = folder.join('redis.conf');
   const lines = [
-    'bind 127.0.0.1',
+    `bind ${address}`,
+    // Tests ask it from other hosts, too, without a password.
+    ...(options.host === undefined ? [] : ['protected-mode no']),
     `port ${port}`,
     `unixsocket ${socketPath}`,
     'unixsocketperm 700',
@@ -56,7 +62,12 @@ export async function startRedis(options: RedisServerOptions = {}): Promise<Redi
   cleanup.defer(() => server.stop());
 
   async function start(after: number): Promise<RunningProcess> {
-    const started = startProcess(PROGRAM, [config], { name: 'redis-server', cwd: folder.path, log });
+    const started = startProcess(PROGRAM, [config], {
+      name: 'redis-server',
+      cwd: folder.path,
+      log,
+      ...(network === undefined ? {} : { network }),
+    });
     await started.waitForLine(/The server is now ready to accept connections at/, { after });
     return started;
   }
@@ -69,7 +80,7 @@ export async function startRedis(options: RedisServerOptions = {}): Promise<Redi
 
   const owned = cleanup.move();
   return {
-    host: '127.0.0.1',
+    host: address,
     port,
     socketPath,
     folder: folder.path,

@@ -15,6 +15,8 @@ export interface SlapdOptions {
   /** Entries in LDIF. */
   readonly entries: string;
   readonly tls?: ServerCertificate;
+  /** Further attributes and classes, as slapd.conf(5) defines them. */
+  readonly schema?: string;
 }
 
 export interface Slapd
@@ -53,6 +55,7 @@ export async function startSlapd(options: SlapdOptions): Promise<Slapd> {
           `TLSCertificateKeyFile ${tls.key}`,
           `TLSCACertificateFile ${tls.ca}`,
         ]),
+    ...(options.schema === undefined ? [] : [options.schema]),
     'database mdb',
     `suffix "${suffix}"`,
     `rootdn "cn=admin,${suffix}"`,

@@ -16,6 +16,9 @@ test('every column; the first row that has a value counts, and lists are joined'
       limit_hourly: '50',
       senders: 'a@x, b@x',
       tag: '-1.5',
+      discard: '40',
+      language: 'es_MX',
+      rewrite_body: 'yes',
       allow: ['c@x', 'd@x e@x'],
       unknown: 'x',
     }),
@@ -36,7 +39,9 @@ test('every column; the first row that has a value counts, and lists are joined'
       ['size', 10 * 1024 ** 2],
     ]),
     senders: ['a@x', 'b@x', 'f@x'],
-    thresholds: { tag: -1.5, junk: null },
+    thresholds: { tag: -1.5, junk: null, discard: 40 },
+    language: 'es-mx',
+    rewriteBody: true,
     allow: ['c@x', 'd@x', 'e@x'],
     block: ['*@y'],
     signingKeys: ['mail'],
@@ -52,6 +57,19 @@ test.each([
   expect(accountOf([row({ quota: text })])).toMatchObject({ quota });
 });
 
+test.each([
+  ['1', true],
+  ['On', true],
+  ['none', false],
+  ['no', false],
+  ['0', false],
+  ['[SPAM?]', '[SPAM?]'],
+  [Buffer.from('[¿Basura?]', 'utf8').toString('latin1'), '[¿Basura?]'],
+  ['x'.repeat(60), 'x'.repeat(60)],
+])('subject_tag %s', (text, subjectTag) => {
+  expect(accountOf([row({ subject_tag: text })])).toMatchObject({ subjectTag });
+});
+
 test('no rows, and rows that say nothing', () => {
   expect(accountOf([])).toBeNull();
   expect(accountOf([row({ quota: [], senders: ' , ' }), row({ address: 'x' })])).toBeNull();
@@ -64,6 +82,13 @@ describe('what can not be read is an error', () => {
     ['limit_hourly', '1.5'],
     ['tag', '5 points'],
     ['reject', '1234567'],
+    ['discard', 'always'],
+    ['language', 'klingon of the empire'],
+    ['language', 'x'],
+    ['rewrite_body', 'perhaps'],
+    ['subject_tag', 'a\r\nBcc: b'],
+    ['subject_tag', 'x'.repeat(61)],
+    ['subject_tag', '\xff\xfe'],
   ])('%s = %s', (column, text) => {
     expect(() => accountOf([row({ [column]: text })])).toThrow(
       `the column ${column} holds something else than it should`,

@@ -75,8 +75,8 @@ function ok(seen: string[] = []): (socket: Socket) => void {
 
 function clamd(addresses: readonly ClamdAddress[], maxConcurrent = 4): VirusScanner {
   return createClamd(
-    { addresses, maxConcurrent, connectTimeoutMs: 5000 },
-    { answered: () => {}, failed: () => {} },
+    { addresses, maxConcurrent, connectTimeoutMs: 5000, changed: () => {} },
+    { now: () => Date.now(), elapsed: () => performance.now() },
   );
 }
 
@@ -219,6 +219,29 @@ describe('several clamds', () => {
     expect(counts).toEqual([2, 2]);
     for (const answer of held) answer();
     expect(await Promise.all(scans)).toEqual(Array.from({ length: 4 }, () => ({ kind: 'clean' })));
+  });
+
+  it('that broke off in the middle of a message rest, and the message goes to nobody else', async () => {
+    const seen: string[] = [];
+    const addresses = [
+      await listen(answering((_, socket) => (socket.destroy(), null))),
+      await listen(ok(seen)),
+    ];
+    const changes: string[] = [];
+    const scanner = createClamd(
+      {
+        addresses,
+        maxConcurrent: 4,
+        connectTimeoutMs: 5000,
+        changed: (place, works) => void changes.push(`${place} ${works}`),
+      },
+      { now: () => Date.now(), elapsed: () => performance.now() },
+    );
+    await expect(scan(scanner, ['x'])).rejects.toThrow(NeighbourError);
+    expect([seen, changes]).toEqual([[], ['0 false']]);
+    expect(await scan(scanner, ['y'])).toEqual({ kind: 'clean' });
+    expect(await scan(scanner, ['z'])).toEqual({ kind: 'clean' });
+    expect(seen).toEqual(['y', 'z']);
   });
 
   it('are asked one after the other until one takes the connection', async () => {

@@ -187,8 +187,17 @@ describe('what is set for an account', () => {
           quota: 7,
           limits: { hourly: 10, daily: 50 },
           senders: ['@olimpus.example'],
+          allow: [],
+          block: [],
         },
-        { names: ['Zeus@olimpus.example', 'ada'], quota: null, limits: { hourly: 99 }, senders: ['sky@x'] },
+        {
+          names: ['Zeus@olimpus.example', 'ada'],
+          quota: null,
+          limits: { hourly: 99 },
+          senders: ['sky@x'],
+          allow: [],
+          block: [],
+        },
       ],
     });
     expect(await directory.account('ZEUS@olimpus.example', NEVER)).toEqual({

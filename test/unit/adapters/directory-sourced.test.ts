@@ -52,7 +52,7 @@ async function directoryOver(sources: readonly DirectorySource[], mailboxDomains
       aliasDomains: [],
       mailboxes: [],
       aliases: [],
-      accounts: [{ names: ['@x.example'], quota: 7, limits: {}, senders: [] }],
+      accounts: [{ names: ['@x.example'], quota: 7, limits: {}, senders: [], allow: [], block: [] }],
       delimiter: '+',
     },
     CLOCK,
@@ -91,6 +91,41 @@ test('sources are asked in their order, the first that knows counts, and nobody 
   expect(await users('nobody@x.example')).toEqual(['first']);
   expect(await users('a@y.example')).toBeNull();
   expect(await directory.account('A@x.example', NEVER)).toMatchObject({ quota: 7 });
+});
+
+test('an account is asked for by its name and by @domain: its own settings come before those of the domain', async () => {
+  const asked: string[] = [];
+  const rows: Readonly<Record<string, Row>> = {
+    'zeus@x.example': new Map([
+      ['tag', ['3']],
+      ['allow', ['a@y.example']],
+    ]),
+    '@x.example': new Map([
+      ['tag', ['9']],
+      ['junk', ['6']],
+      ['block', ['@y.example']],
+    ]),
+  };
+  const source: DirectorySource = {
+    where: 'memory',
+    has: (lookup) => lookup === 'account',
+    ask: (_, { address }) => {
+      asked.push(address);
+      return Promise.resolve(rows[address] === undefined ? [] : [rows[address]]);
+    },
+    [Symbol.dispose]() {},
+  };
+  const directory = await directoryOver([source]);
+  expect(directory.keepsSettings).toBe(true);
+  expect(await directory.account('Zeus@x.example', NEVER)).toMatchObject({
+    thresholds: { tag: 3, junk: 6 },
+    allow: ['a@y.example'],
+    domainLists: { block: ['@y.example'] },
+  });
+  expect(await directory.account('hera@x.example', NEVER)).toMatchObject({ thresholds: { tag: 9, junk: 6 } });
+  expect(await directory.account('zeus', NEVER)).not.toHaveProperty('thresholds');
+  // The domain once for both.
+  expect(asked).toEqual(['zeus@x.example', '@x.example', 'hera@x.example', 'zeus']);
 });
 
 test('where nobody lists mailboxes, every address in a mailbox domain may be one', async () => {

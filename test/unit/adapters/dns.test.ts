@@ -268,6 +268,14 @@ describe('how it asks', () => {
     expect((await resolver.query('x.example', 'TXT', NEVER)).kind).toBe('records');
   });
 
+  test('the next server at once when there is no way to one', async () => {
+    await using it = await site(answering(txt('x.example', 'second')));
+    // Refused by the kernel at connect(2), as any address is on a host without a route.
+    const servers: readonly DnsServer[] = [{ host: '255.255.255.255', port: 53 }, it.server.address];
+    await using resolver = createResolver({ servers, timeoutMs: PATIENT, cacheEntries: 0 }, it.clock);
+    expect((await resolver.query('x.example', 'TXT', NEVER)).kind).toBe('records');
+  });
+
   test('the same server again when it is the only one: packets get lost', async () => {
     let heard = 0;
     await using it = await site(

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { NeighbourPool, type PoolOptions } from '../../../src/adapters/neighbour-pool.ts';
+import { BrokeOff, NeighbourPool, type PoolOptions } from '../../../src/adapters/neighbour-pool.ts';
 import { NeighbourError } from '../../../src/ports/neighbour-error.ts';
 
 const DOWN = new NeighbourError('down');
@@ -84,6 +84,21 @@ describe('whom a pool asks', () => {
     const all = await ask(pool, ['a', 'b', 'c']);
     expect(all.asked.toSorted()).toEqual(['a', 'b', 'c']);
     expect(all.error).toMatchObject({ message: 'all 3 failed, the last one', cause: DOWN });
+  });
+
+  it('is nobody else when one broke off in the middle, and that one rests', async () => {
+    const { pool, told } = rig(['a', 'b']);
+    const asked: string[] = [];
+    const error = new BrokeOff('half of it was given');
+    const work = (member: string): Promise<never> => {
+      asked.push(member);
+      return Promise.reject(error);
+    };
+    await expect(pool.run(work, never())).rejects.toBe(error);
+    expect(asked).toEqual(['a']);
+    expect(told).toEqual(['a:down']);
+    expect((await ask(pool)).asked).toEqual(['b']);
+    expect((await ask(pool)).asked).toEqual(['b']);
   });
 
   it('is nobody else when there is one, whose own error it gives', async () => {

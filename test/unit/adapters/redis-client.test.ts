@@ -3,7 +3,7 @@ import { createServer, type Socket } from 'node:net';
 
 import { describe, expect, test } from 'vitest';
 
-import { bounded } from '../../../src/adapters/redis-calls.ts';
+import { bounded } from '../../../src/adapters/state-keys.ts';
 import type { RedisOptions } from '../../../src/adapters/redis-client.ts';
 import { openRedisState } from '../../../src/adapters/state-redis.ts';
 import { NeighbourError } from '../../../src/ports/neighbour-error.ts';

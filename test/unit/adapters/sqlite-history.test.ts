@@ -26,7 +26,7 @@ afterEach(async () => {
 });
 
 function write(decisions: readonly Decision[]): void {
-  new BatchWriter(database).write({ traces: [], asks: [], decisions: decisions.map(decisionRow) });
+  new BatchWriter(database).write({ notes: [], asks: [], decisions: decisions.map(decisionRow) });
 }
 
 function found(filter: Omit<HistoryFilter, 'limit'>, limit = 5): string[] {

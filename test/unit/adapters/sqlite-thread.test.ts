@@ -25,7 +25,7 @@ afterEach(async () => {
 });
 
 function batch(differs: Partial<Batch> = {}): Batch {
-  return { traces: [], asks: [], decisions: [decisionRow(decision())], ...differs };
+  return { notes: [], asks: [], decisions: [decisionRow(decision())], ...differs };
 }
 
 function written(): unknown {

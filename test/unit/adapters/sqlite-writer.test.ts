@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
-import type { Batch, Written } from '../../../src/adapters/sqlite-batch.ts';
+import type { Batch, Note, Written } from '../../../src/adapters/sqlite-batch.ts';
 import { NotWritten } from '../../../src/adapters/sqlite-thread.ts';
 import { MAX_WAITING, StoreWriter } from '../../../src/adapters/sqlite-writer.ts';
 import type { Decision } from '../../../src/ports/store.ts';
@@ -55,7 +55,11 @@ function add({ writer }: Given, count: number, differs: Partial<Decision> = {}):
 }
 
 const KEYS = { session: 's', sender: 'a', instance: 'i', queueId: null };
-const KEEP = { kind: 'keep', trace: 't', queueId: 'q', direction: 'in', outcomes: '[]', now: 1 } as const;
+const JOIN = { kind: 'join', keys: KEYS, fresh: 't', now: 1 } as const;
+
+function opened(trace: string): Note {
+  return { kind: 'trace', trace, keys: KEYS, claimed: false, now: 1 };
+}
 
 function sizes({ batches }: Given): number[] {
   return batches.map(({ decisions }) => decisions.length);
@@ -105,14 +109,14 @@ describe('batches', () => {
   test('traces and questions do not wait for decisions', async () => {
     const it = given();
     add(it, 3);
-    it.writer.open({ trace: 't', keys: KEYS, now: 1 });
+    it.writer.note(opened('t'));
     await vi.advanceTimersByTimeAsync(4);
-    expect(it.batches).toMatchObject([{ traces: [{ trace: 't' }], decisions: [] }]);
-    const answer = it.writer.ask(KEEP);
-    it.writer.open({ trace: 'u', keys: KEYS, now: 1 });
+    expect(it.batches).toMatchObject([{ notes: [{ trace: 't' }], decisions: [] }]);
+    const answer = it.writer.ask(JOIN);
+    it.writer.note(opened('u'));
     await vi.advanceTimersByTimeAsync(0);
     expect(await answer).toEqual({ kind: 'done' });
-    expect(it.batches[1]).toMatchObject({ traces: [{ trace: 'u' }], asks: [KEEP], decisions: [] });
+    expect(it.batches[1]).toMatchObject({ notes: [{ trace: 'u' }], asks: [JOIN], decisions: [] });
   });
 
   test('one batch at a time; what comes meanwhile goes together', async () => {
@@ -122,9 +126,9 @@ describe('batches', () => {
       await slow.promise;
       return well(batch);
     };
-    const first = it.writer.ask(KEEP);
+    const first = it.writer.ask(JOIN);
     await vi.advanceTimersByTimeAsync(1);
-    const others = [it.writer.ask(KEEP), it.writer.ask(KEEP)];
+    const others = [it.writer.ask(JOIN), it.writer.ask(JOIN)];
     await vi.advanceTimersByTimeAsync(100);
     expect(it.batches).toEqual([]);
     slow.resolve();
@@ -136,7 +140,7 @@ describe('batches', () => {
   test('flush writes all of it now', async () => {
     const it = given();
     add(it, 620, { recipients: [] });
-    it.writer.open({ trace: 't', keys: KEYS, now: 1 });
+    it.writer.note(opened('t'));
     await it.writer.flush();
     expect(sizes(it)).toEqual([0, 500, 120]);
     expect(it.writer.close()).toBe(0);
@@ -200,8 +204,8 @@ describe('faults', () => {
   test('a question that fails is told so, a trace is counted, and neither is tried again', async () => {
     const it = given();
     it.write = fails('failed');
-    it.writer.open({ trace: 't', keys: KEYS, now: 1 });
-    const answer = it.writer.ask(KEEP).catch((error: unknown) => error);
+    it.writer.note(opened('t'));
+    const answer = it.writer.ask(JOIN).catch((error: unknown) => error);
     await vi.advanceTimersByTimeAsync(60_000);
     expect(await answer).toMatchObject({ message: 'it failed' });
     expect(it.traceLosses).toEqual([[1, 'it failed']]);
@@ -210,10 +214,35 @@ describe('faults', () => {
     expect(it.batches).toEqual([]);
   });
 
+  test('traces and facts wait for the lock of another process as long as there is room', async () => {
+    const it = given();
+    it.write = fails('busy');
+    it.writer.note(opened('t'));
+    await vi.advanceTimersByTimeAsync(50);
+    it.writer.note(opened('u'));
+    await vi.advanceTimersByTimeAsync(50);
+    it.write = well;
+    await vi.advanceTimersByTimeAsync(10);
+    expect(it.batches).toMatchObject([{ notes: [{ trace: 't' }, { trace: 'u' }] }]);
+    expect(it.traceLosses).toEqual([]);
+  });
+
+  test('when there is no room for more, those that could not be written are lost', async () => {
+    const it = given();
+    const slow = Promise.withResolvers<void>();
+    it.write = () => slow.promise.then(fails('busy'));
+    it.writer.note(opened('t'));
+    await vi.advanceTimersByTimeAsync(10);
+    for (let n = 0; n < MAX_WAITING; n++) it.writer.note(opened('u'));
+    slow.resolve();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(it.traceLosses).toEqual([[1, 'it busy']]);
+  });
+
   test('a question that can not be answered by itself is told why', async () => {
     const it = given();
     it.write = () => Promise.resolve({ answers: [{ kind: 'failed', why: 'too big' }], hopeless: [] });
-    const answer = it.writer.ask(KEEP).catch((error: unknown) => error);
+    const answer = it.writer.ask(JOIN).catch((error: unknown) => error);
     await vi.advanceTimersByTimeAsync(1);
     expect(await answer).toMatchObject({ message: 'too big' });
   });
@@ -231,10 +260,10 @@ describe('faults', () => {
     expect(it.writer.waiting).toBe(MAX_WAITING);
     await vi.advanceTimersByTimeAsync(800);
     expect(it.losses).toEqual([[3, `${MAX_WAITING} decisions are waiting to be written`]]);
-    for (let n = 0; n < MAX_WAITING; n++) it.writer.open({ trace: 't', keys: KEYS, now: 1 });
+    for (let n = 0; n < MAX_WAITING; n++) it.writer.note(opened('t'));
     expect(it.traceLosses).toEqual([]);
-    it.writer.open({ trace: 't', keys: KEYS, now: 1 });
-    expect(it.traceLosses).toEqual([[1, `${MAX_WAITING} traces are waiting to be written`]]);
+    it.writer.note(opened('t'));
+    expect(it.traceLosses).toEqual([[1, `${MAX_WAITING} traces and facts are waiting to be written`]]);
   });
 
   test('while a write hangs, the queues fill up to their limits, and what is lost is told of', async () => {
@@ -244,11 +273,11 @@ describe('faults', () => {
     add(it, 500);
     await vi.advanceTimersByTimeAsync(1000);
     add(it, MAX_WAITING - 500);
-    const asked = Array.from({ length: MAX_WAITING }, () => it.writer.ask(KEEP));
+    const asked = Array.from({ length: MAX_WAITING }, () => it.writer.ask(JOIN));
     await vi.advanceTimersByTimeAsync(1000);
     expect(it.losses).toEqual([]);
     add(it, 3);
-    await expect(it.writer.ask(KEEP)).rejects.toThrow('5000 questions are waiting for the file');
+    await expect(it.writer.ask(JOIN)).rejects.toThrow('5000 questions are waiting for the file');
     await vi.advanceTimersByTimeAsync(200);
     expect(it.losses).toEqual([[3, '5000 decisions are waiting to be written']]);
     expect(it.writer.waiting).toBe(MAX_WAITING);

@@ -102,7 +102,7 @@ describe('the file', () => {
     database.close();
     await expect(open()).rejects.toThrow(StoreUnusable);
     await expect(open()).rejects.toThrow(
-      'schema version 99, this version of Postern knows 4; use the newer version',
+      'schema version 99, this version of Postern knows 5; use the newer version',
     );
     expect(() => openSqliteHistory(folder)).toThrow('schema version 99');
   });

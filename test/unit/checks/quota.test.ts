@@ -55,6 +55,7 @@ beforeEach(async () => {
       },
     },
     directory: {
+      keepsSettings: false,
       destination: (address: Address) =>
         aliases.get(settingsKey(address)) ?? {
           kind: 'delivered',

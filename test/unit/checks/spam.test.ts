@@ -7,9 +7,9 @@ import { spamCheck, spamFinding } from '../../../src/checks/spam.ts';
 import type { Message } from '../../../src/mail/message.ts';
 import { NeighbourError } from '../../../src/ports/neighbour-error.ts';
 import type { ScanRequest, SpamScanner } from '../../../src/ports/scanner.ts';
-import type { Outcome } from '../../../src/verdict/finding.ts';
+import type { Finding, Outcome } from '../../../src/verdict/finding.ts';
 import { checkTools } from '../../support/checks.ts';
-import { GTUBE_SCAN, HAM_SCAN } from '../../support/judgement.ts';
+import { found, GTUBE_SCAN, HAM_SCAN } from '../../support/judgement.ts';
 import { client, envelope, message } from '../../support/mail.ts';
 
 const NOW = Date.UTC(2026, 10, 21, 10, 0, 0);
@@ -28,11 +28,13 @@ async function run(
   checked: Message,
   values: Partial<CheckTools> = {},
   options: unknown = {},
+  assumed: readonly Outcome[] = [],
 ): Promise<readonly Outcome[]> {
   const check: AnyBoundCheck = spamCheck.bind(options, 1000);
   const tools = checkTools({ clock: { now: () => NOW, elapsed: () => 0 }, ...values });
   const { client: from, direction, sender } = checked.envelope;
   const checks = new CheckRun([check], tools, direction);
+  checks.assume(assumed);
   checks.startMessage({ client: from, direction, sender, message: checked });
   return await checks.settle();
 }
@@ -47,11 +49,26 @@ async function requestFor(checked: Message): Promise<ScanRequest> {
 }
 
 /** What is asked for with everything switched on that could be. */
-async function wanted(values: Partial<Message>, options: object): Promise<string | undefined> {
+async function wanted(
+  values: Partial<Message>,
+  options: object,
+  assumed: readonly Outcome[] = [],
+): Promise<string | undefined> {
   const requests: ScanRequest[] = [];
   const all = { rewrite_body: true, logins: true, own_networks: true, ...options };
-  await run({ ...message(), ...values }, { scanner: scanner(requests) }, all);
+  await run({ ...message(), ...values }, { scanner: scanner(requests) }, all, assumed);
   return requests[0]?.wanted;
+}
+
+/** What is set for each recipient in turn. */
+function settings(...rewriteBody: readonly boolean[]): readonly Outcome[] {
+  const findings = rewriteBody.map((one, recipient): Finding => ({
+    code: 'settings.own',
+    detail: '',
+    recipient,
+    settings: [{ mailbox: `u${recipient}@x.example`, rewriteBody: one }],
+  }));
+  return [found('settings', ...findings)];
 }
 
 describe('the spam check', () => {
@@ -153,13 +170,61 @@ describe('the spam check', () => {
     expect(await scanned({ logins: true, own_networks: true })).toEqual(['zeus score', 'null score']);
   });
 
-  it('wants a new body at the milter alone, of incoming mail that was scanned whole', async () => {
+  it('wants a new body of incoming mail that was scanned whole', async () => {
     expect(await wanted({}, {})).toBe('rewriting');
     expect(await wanted({}, { rewrite_body: false })).toBe('fields');
-    expect(await wanted({ received: true }, {})).toBe('fields');
+    expect(await wanted({ received: true }, {})).toBe('rewriting');
     expect(await wanted({ envelope: envelope({ direction: 'out' }) }, {})).toBe('score');
     const large = message({ body: 'x'.repeat(2000) });
     expect(await wanted(large, { max_size: '1KiB', truncate: true })).toBe('fields');
+  });
+
+  it('wants one for the milter when all recipients do, for lmtp-filter when one does', async () => {
+    const two = envelope({ recipients: ['<a@x.example>', '<b@x.example>'] });
+    const both = { envelope: two };
+    const behind = { envelope: two, received: true };
+    expect(await wanted(both, {}, settings(true, true))).toBe('rewriting');
+    expect(await wanted(both, {}, settings(true, false))).toBe('fields');
+    expect(await wanted(behind, {}, settings(true, false))).toBe('rewriting');
+    expect(await wanted(behind, {}, settings(false, false))).toBe('fields');
+    const off = { rewrite_body: false };
+    // The MTA was not told that the milter may replace bodies.
+    expect(await wanted(both, off, settings(true, true))).toBe('fields');
+    expect(await wanted(behind, off, settings(false, true))).toBe('rewriting');
+    // Whose preferences decide is not one question for two users.
+    expect(await wanted(both, { user: 'recipient' })).toBe('fields');
+  });
+
+  it('serves again for recipients who have the same user', () => {
+    const check = spamCheck.bind({ user: 'recipient' }, 1000);
+    const serves = (user: string | null, recipients: string[], changes: object = {}): boolean | undefined => {
+      const scan = { ...HAM_SCAN, ...(user === null ? {} : { user }), ...changes };
+      const checked = message({ envelope: envelope({ recipients }) });
+      const { client: from, direction, sender } = checked.envelope;
+      const facts = { client: from, direction, sender, message: checked };
+      return check.serves?.(found('spam', spamFinding(scan)), facts, checkTools());
+    };
+    expect(serves('a@x.example', ['<a+b@x.example>', '<A@x.example>'])).toBe(true);
+    expect(serves(null, ['<a@x.example>'])).toBe(false);
+    expect(serves('a@x.example', ['<b@x.example>'])).toBe(false);
+    expect(serves('a@x.example', ['<a@x.example>', '<b@x.example>'])).toBe(false);
+    // A report can't be scanned for what it is about.
+    expect(serves(null, ['<a@x.example>'], { rewritten: true })).toBe(true);
+  });
+
+  it('scans once for each user behind the milter, and says whose points they are', async () => {
+    const requests: ScanRequest[] = [];
+    const recipients = ['<a@x.example>', '<b@x.example>', '<a+c@x.example>'];
+    const checked = message({ envelope: envelope({ recipients }), received: true });
+    const [outcome] = await run(checked, { scanner: scanner(requests) }, { user: 'recipient' });
+    expect(requests.map(({ user }) => user)).toEqual(['a@x.example', 'b@x.example']);
+    expect(
+      outcome?.kind === 'found' && outcome.findings.map((one) => [one.recipient, one.scan?.user]),
+    ).toEqual([
+      [0, 'a@x.example'],
+      [2, 'a@x.example'],
+      [1, 'b@x.example'],
+    ]);
   });
 
   it.each([

@@ -75,7 +75,7 @@ describe('help and version', () => {
 test.each([
   [
     [],
-    'which command? There are run, check, wire, import, history, learn, limits, logins, quota, directory, sender, quarantine and keys',
+    'which command? There are run, check, wire, import, history, learn, limits, logins, quota, directory, sender, quarantine, store and keys',
     'postern --help',
   ],
   [['chekc'], 'there is no command "chekc"; did you mean "check"?', 'postern --help'],
@@ -125,7 +125,7 @@ describe('postern check', () => {
       '  state         /var/lib/postern',
       '  spamd         127.0.0.1:783, not used',
       '  name servers  192.0.2.53:53',
-      '  checks        spf, virus, content, dkim, arc, dmarc',
+      '  checks        spf, virus, content, dkim, arc, dmarc, settings',
       '  of policyd    access, helo, ptr, mx, spf, dnsbl, quota, limits',
       '  signing       no keys: outgoing mail is not signed',
       '  sealing       no ARC seals',

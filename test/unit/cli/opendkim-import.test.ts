@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { importCommand } from '../../../src/cli/import.ts';
 import { ImportError } from '../../../src/cli/opendkim-conf.ts';
@@ -126,14 +126,22 @@ test('what tables hold that has no counterpart is told, line by line', async () 
   ]);
 });
 
-test('MultipleSignatures: lines with one pattern make one entry; others are told of', async () => {
+test('MultipleSignatures: all lines that fit count, in their order', async () => {
   await put('keys', 'a example.org:a:/etc/a.private\nb example.org:b:/etc/b.private\n');
-  await put('senders', '*@example.org a\n*@example.org b\n*@*.org b\n');
+  await put('senders', '*@example.org a\n*@example.org b\n*@*.org b\n*@example.org a\n');
   const { toml, reports } = await imported(
     `MultipleSignatures yes\nKeyTable file:${folder}/keys\nSigningTable refile:${folder}/senders\n`,
   );
-  expect(toml).toContain('keys = ["a._domainkey.example.org", "b._domainkey.example.org"]');
-  expect(reports[0]).toContain('senders:3: SigningTable: with MultipleSignatures "*@*.org"');
+  expect(toml).toContain('table_match = "all"');
+  const [, ...entries] = toml.split('[[signing.table]]\n').map((entry) => entry.trim());
+  expect(entries).toEqual([
+    'senders = ["*@example.org"]\nkeys = ["a._domainkey.example.org", "b._domainkey.example.org"]',
+    'senders = ["*@*.org"]\nkeys = ["b._domainkey.example.org"]',
+    'senders = ["*@example.org"]\nkeys = ["a._domainkey.example.org"]',
+  ]);
+  expect(reports).toEqual([
+    expect.stringContaining('MultipleSignatures: the keys of all lines that fit sign'),
+  ]);
 });
 
 test('Include, up to five levels; a file that is not there', async () => {
@@ -155,4 +163,73 @@ test('--out never overwrites', async () => {
   expect(await readFile(out, 'utf8')).toBe(text);
   await expect(importCommand(['sendmail', conf])).rejects.toThrow('import what?');
   await expect(importCommand(['opendkim'])).rejects.toThrow('which opendkim.conf?');
+});
+
+describe('keys that are looked up elsewhere', () => {
+  test.each([
+    [
+      'one table',
+      'dsn:mysql://dkim:s3cr3t@3307+db.example/mail/table=dkim?keycol=domain_name?datacol=id',
+      'dsn:mysql://dkim:s3cr3t@3307+db.example/mail/table=dkim?keycol=id?datacol=domain_name,selector,private_key',
+      'SELECT selector AS selector, private_key AS private_key FROM dkim WHERE domain_name = :domain',
+      'server = "mariadb"\naddress = "db.example:3307"',
+    ],
+    [
+      'two tables',
+      'dsn:pgsql://dkim:s3cr3t@db.example/mail/table=dkim_signing?keycol=author?datacol=dkim_id',
+      'dsn:pgsql://dkim:s3cr3t@db.example/mail/table=dkim?keycol=id?datacol=domain_name,selector,private_key',
+      'SELECT k.selector AS selector, k.private_key AS private_key FROM dkim k JOIN dkim_signing s ON s.dkim_id = k.id WHERE s.author = :domain AND k.domain_name = :domain',
+      'server = "postgresql"\naddress = "db.example:5432"',
+    ],
+  ])('in a database: %s', async (_, senders, keys, query, server) => {
+    const { toml, reports } = await imported(`KeyTable ${keys}\nSigningTable ${senders}\n`);
+    expect(toml).toContain(
+      `[directory.sql]\n${server}\ndatabase = "mail"\nuser = "dkim"\npassword_file = "directory.password"\nsigning_key = ["${query}"]\n`,
+    );
+    expect(reports).toEqual([
+      expect.stringContaining('SigningTable: taken over for senders in the domains of the keys'),
+      expect.stringContaining('KeyTable: all keys of a domain sign'),
+      expect.stringContaining('directory.sql.password_file: write the password to this file'),
+    ]);
+    expect(`${toml}${reports.join('')}`).not.toContain('s3cr3t');
+    // What it writes can be read, but for the password, which is not there yet.
+    await put('postern.toml', toml);
+    const loaded = await loadConfig(`${folder}/postern.toml`);
+    expect(loaded.ok ? [] : loaded.problems.map(({ key }) => key)).toEqual(['directory.sql.password_file']);
+  });
+
+  test.each([
+    'dsn:sqlite://x@h/mail/table=dkim?keycol=id?datacol=a,b,c',
+    'dsn:mysql://x@other/mail/table=dkim?keycol=id?datacol=a,b,c',
+    'dsn:mysql://x@h/mail/table=dkim?keycol=id?datacol=a,b',
+    "dsn:mysql://x@h/mail/table=dkim?keycol=id?datacol=a,b,c' OR 1=1",
+    'dsn:mysql://x@h/mail/table=dkim?keycol=id?datacol=a,b,c?filter=active=1',
+  ])('that can not be taken over: %s', async (keys) => {
+    const senders = 'dsn:mysql://x@h/mail/table=dkim?keycol=a?datacol=id';
+    const { toml, reports } = await imported(`KeyTable ${keys}\nSigningTable ${senders}\n`);
+    expect(toml).not.toContain('[directory');
+    expect(reports).toEqual([expect.stringContaining('write signing_key in [directory.sql]')]);
+  });
+
+  test('in LDAP', async () => {
+    const { toml, reports } = await imported(
+      `SigningTable ldap://192.0.2.1/ou=dkim,dc=example?DKIMSelector?sub?(DKIMIdentity=$d)
+KeyTable ldap://192.0.2.1/ou=dkim,dc=example?DKIMDomain,DKIMSelector,DKIMKey,?sub?(DKIMSelector=$d)
+LDAPBindUser cn=dkim,dc=example
+LDAPBindPassword s3cr3t
+LDAPUseTLS yes
+`,
+    );
+    expect(toml).toContain(
+      '[directory.ldap]\naddress = "192.0.2.1:389"\ntls = "starttls"\nbase = "ou=dkim,dc=example"\nbind_dn = "cn=dkim,dc=example"\npassword_file = "ldap.password"\n',
+    );
+    expect(toml).toContain(
+      '[[directory.ldap.signing_key]]\nfilter = "(DKIMDomain=:domain)"\nattributes = { selector = "DKIMSelector", private_key = "DKIMKey" }\nscope = "sub"\n',
+    );
+    expect(reports).toHaveLength(3);
+    expect(`${toml}${reports.join('')}`).not.toContain('s3cr3t');
+    await put('postern.toml', toml);
+    const loaded = await loadConfig(`${folder}/postern.toml`);
+    expect(loaded.ok ? [] : loaded.problems.map(({ key }) => key)).toEqual(['directory.ldap.password_file']);
+  });
 });

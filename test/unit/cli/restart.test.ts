@@ -31,6 +31,7 @@ test('what was settled at the start keeps its value and is named; the rest is ta
       state: {
         folder: '/elsewhere',
         history_age: 1000,
+        history_max_size: 20_000_000,
         when_lost: 'local',
         redis: { ...file.state.redis, prefix: 'other:' },
       },
@@ -56,7 +57,7 @@ test('what was settled at the start keeps its value and is named; the rest is ta
   expect(config.authservId).toBe('new.example');
   expect(config.file).toEqual({
     ...file,
-    state: { ...file.state, history_age: 1000 },
+    state: { ...file.state, history_age: 1000, history_max_size: 20_000_000 },
     policyd: { ...file.policyd, deadline: 1 },
   });
   expect(

@@ -6,7 +6,12 @@ import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 
-import { ScannerWatch, scannerSettings, type ScannerSettings } from '../../../src/cli/scanner-watch.ts';
+import {
+  scannerSettings,
+  watchScanner,
+  type ScannerSettings,
+  type ScannerWatch,
+} from '../../../src/cli/scanner-watch.ts';
 
 type Settings = Extract<ScannerSettings, { kind: 'spamd' }>;
 
@@ -31,7 +36,7 @@ function settings(enabled: Settings['enabled']): Settings {
 const clock = { now: () => Date.now(), elapsed: () => performance.now() };
 
 function watching(used: ScannerSettings, registry = new Registry()): ScannerWatch {
-  return new ScannerWatch(used, clock, log, registry);
+  return watchScanner(used, clock, log, registry);
 }
 
 function listening(): Promise<unknown> {

@@ -64,9 +64,11 @@ test('without a file, the defaults hold', async () => {
     'dkim',
     'arc',
     'dmarc',
+    'settings',
+    'lists',
     'spam',
   ]);
-  expect(config.policy.site.thresholds).toEqual({ tag: 5, junk: null, reject: null });
+  expect(config.policy.site.thresholds).toEqual({ tag: 5, junk: null, reject: null, discard: null });
   expect(config.policy.site.subjectTag).toBe('[SPAM]');
   expect(config.policy.site.unavailable.get('spf')).toEqual({ action: { kind: 'defer' }, mode: 'enforce' });
   expect(config.signing).toEqual({
@@ -78,10 +80,12 @@ test('without a file, the defaults hold', async () => {
     identity: ['from'],
     withoutKey: 'defer',
     tableOnly: false,
+    tableMatch: 'first',
     table: [],
     keys: [],
     folder: null,
     subdomains: false,
+    accountKeys: false,
     enabled: false,
   });
   expect(config.sealing).toBeNull();
@@ -159,14 +163,14 @@ rules."dkim.none" = "ignore"
     expect(site.findings.get('spf.softfail')).toEqual({ action: { kind: 'ignore' }, mode: 'enforce' });
     expect(site.unavailable.get('spam')).toEqual({ action: { kind: 'ignore' }, mode: 'enforce' });
     expect(site.unavailable.get('spf')).toEqual({ action: { kind: 'defer' }, mode: 'enforce' });
-    expect(site.thresholds).toEqual({ tag: 4, junk: 8, reject: null });
+    expect(site.thresholds).toEqual({ tag: 4, junk: 8, reject: null, discard: null });
     expect(site.subjectTag).toBe('[S]');
   });
 
   test('a domain has the rules of the site with its own', async () => {
     for (const mailbox of ['loki@valhalla.example', 'zeus@OLIMPUS.example']) {
       const domain = await rules(mailbox);
-      expect(domain.thresholds).toEqual({ tag: 4, junk: 8, reject: 20 });
+      expect(domain.thresholds).toEqual({ tag: 4, junk: 8, reject: 20, discard: null });
       expect(domain.findings.get('dkim.none')?.action.kind).toBe('ignore');
       expect(domain.findings.get('spf.fail')?.action.kind).toBe('reject');
       expect(domain.subjectTag).toBe('');
@@ -175,7 +179,7 @@ rules."dkim.none" = "ignore"
 
   test('a user has the rules of the domain with their own, in whatever order the file has them', async () => {
     const user = await rules('Thor+lists@valhalla.example');
-    expect(user.thresholds).toEqual({ tag: 4, junk: null, reject: 20 });
+    expect(user.thresholds).toEqual({ tag: 4, junk: null, reject: 20, discard: null });
     expect(user.findings.get('spf.fail')?.action.kind).toBe('tag');
     expect(user.findings.get('dkim.none')?.action.kind).toBe('ignore');
     expect(user.subjectTag).toBe('');
@@ -197,15 +201,16 @@ test('outgoing mail has bands of its own where the file says so, with the rules 
   const { policy, outgoingPolicy } = await loaded(
     'thresholds.tag = 4\nthresholds.outgoing.tag = false\nthresholds.outgoing.reject = 12\n[[override]]\nrecipients = ["a@example.org"]\nthresholds.reject = 20\n',
   );
-  expect(policy.site.thresholds).toEqual({ tag: 4, junk: null, reject: null });
+  expect(policy.site.thresholds).toEqual({ tag: 4, junk: null, reject: null, discard: null });
   expect(outgoingPolicy.site).toEqual({
     ...policy.site,
-    thresholds: { tag: null, junk: null, reject: 12 },
+    thresholds: { tag: null, junk: null, reject: 12, discard: null },
   });
   expect(outgoingPolicy.overrides.get('a@example.org')?.thresholds).toEqual({
     tag: null,
     junk: null,
     reject: 20,
+    discard: null,
   });
 });
 
@@ -266,6 +271,8 @@ describe('checks', () => {
       'dkim',
       'arc',
       'dmarc',
+      'settings',
+      'lists',
       'spam',
     ]);
   });

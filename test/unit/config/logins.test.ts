@@ -2,7 +2,7 @@ import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { dovecotLines, loginLines } from '../../../src/cli/wire-dovecot.ts';
 import { loadConfig, type LoadResult } from '../../../src/config/load.ts';
@@ -80,6 +80,23 @@ describe('the secret', () => {
     [0o604, 'everybody'],
   ])('that others may read (%o) is not', async (mode, who) => {
     expect(JSON.stringify(await problem(ON, `X-API-Key: ${SECRET}`, mode))).toContain(`is open to ${who}`);
+  });
+
+  test('comes as a credential of systemd, whatever its mode', async () => {
+    const text = '[logins]\nenabled = true\napi_key_file = "credential:logins.key"\n';
+    expect(await problem(text)).toEqual([expect.stringContaining('/run/credentials/logins.key')]);
+    vi.stubEnv('CREDENTIALS_DIRECTORY', folder);
+    try {
+      const loaded = await load(text, `X-API-Key: ${SECRET}`, 0o640);
+      if (!loaded.ok) throw new Error(JSON.stringify(loaded.problems));
+      expect(loaded.config.logins).toEqual({ apiKey: SECRET });
+      // Dovecot reads the file that systemd makes a copy of for us.
+      const lines = loginLines(loaded.config);
+      expect(lines).toContain('auth_policy_server_api_header = </etc/dovecot/logins.key\n');
+      expect(lines).toContain('LoadCredential=logins.key:/etc/dovecot/logins.key');
+    } finally {
+      vi.unstubAllEnvs();
+    }
   });
 
   test('is asked for where everybody on the machine could ask', async () => {

@@ -289,6 +289,27 @@ const MISTAKES: readonly Mistake[] = [
     ],
   },
   {
+    name: 'a band out of order with one further away',
+    file: '[thresholds]\ntag = 6\ndiscard = 5\n',
+    says: [
+      'postern.toml:3:11: thresholds.discard: discard at 5 points is below tag at 6 points; expected 6 or more, or a lower tag',
+    ],
+  },
+  {
+    name: 'a folder in the recipient without an extension',
+    file: '[site]\nrecipient_delimiter = ""\n[lmtp-filter]\nfiling = "folder"\n',
+    says: [
+      'postern.toml:4:10: lmtp-filter.filing: there is no address extension that could name a folder; set site.recipient_delimiter, or filing = "header"',
+    ],
+  },
+  {
+    name: 'a folder that no address can name',
+    file: '[lmtp-filter]\nfiling = "detail"\n[feedback]\njunk = "Junk mail"\n',
+    says: [
+      'postern.toml:2:10: lmtp-filter.filing: the folder "Junk mail" can\'t be named in an address; expected feedback.junk of ASCII without spaces, or filing = "header"',
+    ],
+  },
+  {
     name: 'a band below the default of another',
     file: '[thresholds]\njunk = 4\n',
     says: [

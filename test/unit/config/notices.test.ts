@@ -2,7 +2,7 @@ import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { loadConfig } from '../../../src/config/load.ts';
 import { LARGEST_HEADER_FILE } from '../../../src/config/webhook-header.ts';
@@ -103,6 +103,20 @@ describe('the header file', () => {
     [0o604, 'open to everybody'],
   ])('with permissions %o it is a mistake', async (mode, wrong) => {
     expect(await problemOf(await header('X-Key: a', mode))).toContain(wrong);
+  });
+
+  test('a credential of systemd, whatever its mode', async () => {
+    await header('X-Key: nectar', 0o640);
+    const named = 'webhook_header_file = "credential:header"';
+    expect(await problemOf(named)).toContain('/run/credentials/header');
+    vi.stubEnv('CREDENTIALS_DIRECTORY', folder);
+    try {
+      expect(await load(named)).toMatchObject({
+        config: { notices: { webhookHeader: { name: 'X-Key', value: 'nectar' } } },
+      });
+    } finally {
+      vi.unstubAllEnvs();
+    }
   });
 
   test('a file that is not there', async () => {

@@ -43,6 +43,8 @@ test('everything that can be said', async () => {
     'tls_ca_file = "ca.pem"',
     'prefix = "mail:"',
     'timeout = "1s"',
+    'history_entries = 1000',
+    'handover = "1m"',
   ]);
   if (!result.ok) throw new Error(result.problems.map(formatProblem).join('\n'));
   expect(result.config.file.state.redis).toEqual({
@@ -59,7 +61,11 @@ test('everything that can be said', async () => {
     tls_ca_file: 'ca.pem',
     prefix: 'mail:',
     timeout: 1000,
+    history_entries: 1000,
+    handover: 60_000,
   });
+  expect((await load(['address = "127.0.0.1:6379"', 'history_entries = 999'])).ok).toBe(false);
+  expect((await load(['address = "127.0.0.1:6379"', 'handover = "59s"'])).ok).toBe(false);
   expect(result.config.redis.password).toBe('open sesame');
   expect(result.config.redis.ca).toContain('BEGIN CERTIFICATE');
 });

@@ -37,6 +37,14 @@ describe('one decision', () => {
     expect(journey.filter((line) => line.includes('label'))).toEqual(shownLabels);
   });
 
+  test('says which host it was, where several share the record', () => {
+    const shared = decision({ host: 'mx2.example\u001b' });
+    expect(describeDecision(shared, false)[0]).toMatch(/ {2}queue id 4gX1Yz0abcz1 {2}at mx2\.example\{1b\}$/);
+    expect(describeJourney([shared]).find((line) => line.includes('milter'))).toMatch(
+      / {2}at mx2\.example\{1b\}$/,
+    );
+  });
+
   test('leaves out what is not known, and shows the null path', () => {
     const bare = decision({ queueId: null, client: '', helo: null, sender: '', recipients: [] });
     expect(describeDecision(bare, false)).toEqual([

@@ -3,7 +3,8 @@ import { beforeEach, describe, expect, test } from 'vitest';
 
 import type { CheckTools } from '../../../src/checks/check.ts';
 import type { Answered } from '../../../src/lmtp-filter/record.ts';
-import { LINGER_MS, settleQuota } from '../../../src/lmtp-filter/settle.ts';
+import { LINGER_MS } from '../../../src/checks/quota-settle.ts';
+import { settleQuota } from '../../../src/lmtp-filter/settle.ts';
 import { settingsKey } from '../../../src/mail/address.ts';
 import type { Destination } from '../../../src/ports/directory.ts';
 import { checkTools, NO_DIRECTORY, NO_STATE } from '../../support/checks.ts';

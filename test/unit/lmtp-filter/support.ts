@@ -125,10 +125,11 @@ function testStore(): TestStore {
       joined.push(keys);
       return Promise.resolve(fresh);
     },
-    keepFacts: unused,
+    keepFacts: () => void unused(),
     keptFacts: (trace, queueId) => Promise.resolve(facts.get(`${trace} ${queueId}`) ?? null),
     record: (decision) => void decisions.push(decision),
     flush: () => Promise.resolve(),
+    trim: () => Promise.resolve({ octets: null, decisions: 0 }),
     history: ({ trace, queueId, recipient, backscatter }) =>
       Promise.resolve(
         decisions

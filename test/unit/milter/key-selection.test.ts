@@ -1,6 +1,6 @@
 import { generateKeyPairSync } from 'node:crypto';
 
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 
 import type { MailFacts } from '../../../src/checks/check.ts';
 import { signingOf, signingTable, type Signing } from '../../../src/config/signing.ts';
@@ -36,6 +36,19 @@ interface From {
   readonly login?: string | null;
 }
 
+/** Settings of accounts: the names of their keys. */
+const ACCOUNTS: Readonly<Record<string, readonly string[]>> = {
+  'zeus@olimpus.example': ['ed._domainkey.olimpus.example'],
+  'hera@olimpus.example': ['valhalla.example'],
+  'ares@olimpus.example': ['gone._domainkey.olimpus.example'],
+  'eris@olimpus.example': ['olimpus.example', '-----BEGIN PRIVATE KEY-----'],
+  zeus: ['ed._domainkey.olimpus.example'],
+};
+
+const DIRECTORY = {
+  account: (name: string) => ({ limits: new Map(), senders: [], signingKeys: ACCOUNTS[name] ?? [] }),
+};
+
 function choice(settings: Signing, mail: From, source: SigningKeys = KEYS): Promise<DomainKeys> {
   const { from = 'zeus@asgard.test', sender = '', login = null } = mail;
   const facts: MailFacts = {
@@ -43,7 +56,8 @@ function choice(settings: Signing, mail: From, source: SigningKeys = KEYS): Prom
     direction: 'out',
     sender: parseReversePath(`<${sender}>`),
   };
-  return chooseKeys(settings, facts, new HeaderList([{ name: 'From', value: ` ${from}` }]), source);
+  const headers = new HeaderList([{ name: 'From', value: ` ${from}` }]);
+  return chooseKeys(settings, facts, headers, source, DIRECTORY);
 }
 
 async function selectors(
@@ -149,4 +163,60 @@ test('a source that answers later, or not at all', async () => {
   await expect(choice(signing(), { from: 'zeus@olimpus.example' }, down)).rejects.toThrow(
     'connection refused',
   );
+});
+
+describe('all entries of the signing table together', () => {
+  const table = [
+    { senders: ['zeus@olimpus.example'], keys: ['rsa._domainkey.olimpus.example'] },
+    { senders: ['@olimpus.example'], keys: ['olimpus.example', 'valhalla.example'] },
+    { senders: ['*'], keys: ['tld._domainkey.example'] },
+  ];
+
+  test('each key signs once, in the order of the entries', async () => {
+    const all = signing({ table, table_match: 'all' });
+    expect(await selectors(all, { from: 'zeus@olimpus.example' })).toEqual(['rsa', 'ed', 'all', 'tld']);
+    expect(await selectors(all, { from: 'hera@olimpus.example' })).toEqual(['rsa', 'ed', 'all', 'tld']);
+    expect(await selectors(all, { from: 'loki@asgard.test' })).toEqual(['tld']);
+  });
+
+  test('only the first one, unless that is asked for', async () => {
+    expect(await selectors(signing({ table }), { from: 'zeus@olimpus.example' })).toEqual(['rsa']);
+  });
+});
+
+describe('keys that the settings of an account name', () => {
+  const byAccount = signing({ account_keys: true });
+
+  test.each([
+    ['zeus@olimpus.example', ['ed']],
+    ['hera@olimpus.example', ['all']],
+    ['poseidon@olimpus.example', ['rsa', 'ed']],
+    ['ares@olimpus.example', 'broken'],
+    ['eris@olimpus.example', 'broken'],
+  ])('of %s: %j', async (from, expected) => {
+    expect(await selectors(byAccount, { from })).toEqual(expected);
+  });
+
+  test('are not asked for unless that is set', async () => {
+    expect(await selectors(signing(), { from: 'zeus@olimpus.example' })).toEqual(['rsa', 'ed']);
+  });
+
+  test('of the login, where that is who chooses', async () => {
+    const byLogin = signing({ account_keys: true, identity: ['login'] });
+    expect(await selectors(byLogin, { login: 'Zeus' })).toEqual(['ed']);
+  });
+
+  test('come after the signing table, and count as part of it', async () => {
+    const table = [{ senders: ['zeus@olimpus.example'], keys: ['rsa._domainkey.olimpus.example'] }];
+    const both = signing({ account_keys: true, table, table_only: true });
+    expect(await selectors(both, { from: 'zeus@olimpus.example' })).toEqual(['rsa']);
+    expect(await selectors(both, { from: 'hera@olimpus.example' })).toEqual(['all']);
+    expect(await selectors(both, { from: 'poseidon@olimpus.example' })).toEqual('none');
+  });
+
+  test('what stands there in place of a name is in no message', async () => {
+    const found = await choice(byAccount, { from: 'eris@olimpus.example' });
+    expect(JSON.stringify(found)).toContain('SELECTOR._domainkey.DOMAIN');
+    expect(JSON.stringify(found)).not.toContain('PRIVATE');
+  });
 });

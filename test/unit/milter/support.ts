@@ -162,7 +162,6 @@ function testStore(): TestStore {
     },
     keepFacts(trace, queueId, facts) {
       store.kept.push({ trace, queueId, facts });
-      return Promise.resolve();
     },
     record(decision) {
       store.decisions.push(decision);
@@ -171,6 +170,7 @@ function testStore(): TestStore {
     openTrace: notAsked,
     keptFacts: notAsked,
     flush: () => Promise.resolve(),
+    trim: () => Promise.resolve({ octets: null, decisions: 0 }),
     history: notAsked,
     label: notAsked,
     expire: notAsked,

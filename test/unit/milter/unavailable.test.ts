@@ -33,6 +33,8 @@ const MADE: Readonly<
   arc: {},
   dmarc: {},
   author: { toml: 'checks.sender.enabled = true\n', out: true },
+  settings: {},
+  lists: { reason: 'needs' },
   spam: {},
 };
 
@@ -58,7 +60,7 @@ function brokenTools(): CheckTools {
     scanner: { scan: away, ping: away },
     virusScanner: { begin: () => ({ write: () => undefined, end: away }), ping: away },
     contentScanner: { scan: away },
-    directory: { destination: away, account: away, owns: away, isLocalDomain: away },
+    directory: { keepsSettings: true, destination: away, account: away, owns: away, isLocalDomain: away },
   };
 }
 
@@ -144,6 +146,9 @@ test('the rule that an operator does not give is to defer, or none where the che
     arc: 'ignore',
     dmarc: 'defer',
     author: 'defer',
+    settings: 'defer',
+    // The settings, which it rests on, defer.
+    lists: 'ignore',
     spam: 'defer',
   });
 });

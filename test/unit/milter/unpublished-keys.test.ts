@@ -25,6 +25,8 @@ function key(domain: string, selector: string): SigningKey {
   return { domain, selector, subdomains: true, algorithm: 'ed25519-sha256', key: privateKey };
 }
 
+const NO_SETTINGS = { account: () => ({ limits: new Map(), senders: [] }) };
+
 function choice(keys: Readonly<Record<string, DomainKeys>>, settings: object = {}): Promise<DomainKeys> {
   const source: SigningKeys = { keysOf: (domain) => keys[domain] ?? NO_KEYS };
   const facts: MailFacts = {
@@ -33,7 +35,13 @@ function choice(keys: Readonly<Record<string, DomainKeys>>, settings: object = {
     sender: parseReversePath('<>'),
   };
   const headers = new HeaderList([{ name: 'From', value: ' zeus@hall.olimpus.example' }]);
-  return chooseKeys(signingOf(signingTable.parse(settings), '/etc/postern'), facts, headers, source);
+  return chooseKeys(
+    signingOf(signingTable.parse(settings), '/etc/postern'),
+    facts,
+    headers,
+    source,
+    NO_SETTINGS,
+  );
 }
 
 const UNPUBLISHED = { kind: 'unpublished', subdomains: true } as const satisfies DomainKeys;

@@ -15,7 +15,7 @@ function rules(findings: Readonly<Record<string, Rule>> = {}): Rules {
       ['content.a', [AUDIT, 'law@olimpus.example']],
       ['content.b', [AUDIT]],
     ]),
-    thresholds: { tag: null, junk: null, reject: null },
+    thresholds: { tag: null, junk: null, reject: null, discard: null },
     subjectTag: '',
   };
 }

@@ -14,7 +14,7 @@ function rules(entries: Readonly<Record<string, Rule>>, waivable: readonly strin
     findings: new Map(Object.entries(entries)),
     unavailable: new Map(),
     waivable: new Set(waivable),
-    thresholds: { tag: null, junk: null, reject: null },
+    thresholds: { tag: null, junk: null, reject: null, discard: null },
     subjectTag: '',
   };
 }

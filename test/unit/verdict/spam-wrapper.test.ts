@@ -111,13 +111,13 @@ describe('the edits for a report', () => {
 describe('what is kept of a scan', () => {
   it('is all but the report', () => {
     const other = found('spf', { code: 'spf.pass', detail: 'x' });
-    const kept = withoutRewriting([other, scanned(WRAPPED), unavailable('dkim')]);
+    const kept = withoutRewriting([other, scanned(WRAPPED), unavailable('dkim')], false);
     expect(kept).toEqual([other, scanned(GTUBE_SCAN), unavailable('dkim')]);
     expect(JSON.stringify(kept)).not.toContain('rewriting');
   });
 
   it('is the same list when there is none', () => {
     const outcomes = [scanned(GTUBE_SCAN)];
-    expect(withoutRewriting(outcomes)).toBe(outcomes);
+    expect(withoutRewriting(outcomes, false)).toBe(outcomes);
   });
 });

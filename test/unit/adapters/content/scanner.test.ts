@@ -1,6 +1,7 @@
 import { afterEach, expect, test } from 'vitest';
 
 import {
+  LARGE,
   ThreadedContentScanner,
   WAITING_LIMIT,
   type ContentScannerOptions,
@@ -15,6 +16,9 @@ const RULES = [contentRule({ words: ['top secret'] }), contentRule({ words: ['pl
 const NEVER = new AbortController().signal;
 /** More text than a thread gets through in a few milliseconds. */
 const LONG = Buffer.alloc(2 * 1024 * 1024, 'abc ');
+
+/** What any thread takes; one octet more, and it is for one alone. */
+const LARGEST_SMALL = Buffer.alloc(LARGE, 'abc ');
 
 const open: ThreadedContentScanner[] = [];
 
@@ -144,6 +148,36 @@ test(`${WAITING_LIMIT} messages may wait, and not one more`, async () => {
   expect((await under).hits).toHaveLength(2);
   for (const answer of await Promise.all(waiting)) expect(answer.hits).toHaveLength(2);
 }, 30_000);
+
+test('large messages are for one thread, one after the other; small ones do not wait for them', async () => {
+  const { scanner } = scannerWith();
+  const ends: string[] = [];
+  const scan = async (name: string, body: string | Buffer): Promise<void> => {
+    const { hits } = await scanner.scan(question(body), NEVER);
+    expect(hits.length).toBeGreaterThan(0);
+    ends.push(name);
+  };
+  const large = Buffer.alloc(8 * LARGE, 'abc ');
+  // Both threads have started.
+  await Promise.all([scan('large', LARGEST_SMALL), scan('small', LARGEST_SMALL)]);
+  ends.length = 0;
+  await Promise.all([
+    ...['large', 'large', 'large'].map((name) => scan(name, large)),
+    ...['small', 'small'].map((name) => scan(name, 'top secret')),
+  ]);
+  expect(ends).toEqual(['small', 'small', 'large', 'large', 'large']);
+}, 30_000);
+
+test('what a message before left in the memory of a thread is no part of the next one', async () => {
+  const { scanner } = scannerWith({ threads: 1 });
+  const rules = [contentRule({ words: ['top secret'] })];
+  const found = async (body: string): Promise<number> =>
+    (await scanner.scan(question(body, rules), NEVER)).hits.length;
+  expect(await found(`${'x '.repeat(5000)}top secret`)).toBe(1);
+  expect(await found('short')).toBe(0);
+  expect(await found('x '.repeat(4000))).toBe(0);
+  expect(await found('top secret')).toBe(1);
+});
 
 test('closed, it takes nothing any more and leaves nobody waiting', async () => {
   const { scanner, lost } = scannerWith({ threads: 1 });
