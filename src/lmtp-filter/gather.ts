@@ -36,6 +36,7 @@ export async function gatherOutcomes(
     checks: readonly AnyBoundCheck[],
     assumed: readonly Outcome[],
   ): Promise<readonly Outcome[]> => {
+    if (checks.length === 0) return [];
     const run = new CheckRun(checks, tools.checks, origin.direction, tools.observe);
     run.assume(assumed);
     return await settled(run, facts, Math.max(0, until - clock.elapsed()), signals);
