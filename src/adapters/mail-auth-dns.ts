@@ -21,7 +21,11 @@ export class LookupError extends Error {
   spfResult?: { error: 'permerror' | 'temperror'; text: string };
 
   constructor(code: string, message: string) {
+    // An answer, not a failure: most names have no record of the kind. Gathering the stack would cost more than the question.
+    const { stackTraceLimit } = Error;
+    Error.stackTraceLimit = 0;
     super(message);
+    Error.stackTraceLimit = stackTraceLimit;
     this.name = 'LookupError';
     this.code = code;
   }

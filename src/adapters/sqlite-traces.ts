@@ -50,13 +50,13 @@ export class TraceLookup {
     const row = this.#parts.newest(since, (part) =>
       this.#byInstance.get(part, session, sender, since, instance),
     );
-    return row === null ? null : foundRow(row);
+    return row === null ? null : foundTrace(row);
   }
 
   byQueueId({ queueId, session, instance }: TraceKeys, now: number): FoundTrace | null {
     if (queueId === null) return null;
     const row = this.#byQueueId.get(queueId, now - TRACE_AGE_MS, session, instance);
-    return row === undefined ? null : foundRow(row);
+    return row === undefined ? null : foundTrace(row);
   }
 
   /** The one of the message's queue id; else the newest of its session and sender that no message has claimed. */
@@ -68,7 +68,7 @@ export class TraceLookup {
     const row = this.#parts.newest(since, (part) =>
       this.#unclaimed.get(part, session, sender, since, queueId),
     );
-    return row === null ? null : foundRow(row);
+    return row === null ? null : foundTrace(row);
   }
 }
 
@@ -143,7 +143,7 @@ export class TraceTable {
     // Joined before its queue id was known.
     const nameless = this.#nameless.get(fresh);
     if (nameless === undefined) this.add(fresh, { ...keys, instance: null }, now, true);
-    else if (keys.queueId !== null) this.#name.run(foundRow(nameless).id, keys.queueId);
+    else if (keys.queueId !== null) this.#name.run(foundTrace(nameless).id, keys.queueId);
     return fresh;
   }
 
@@ -159,6 +159,6 @@ export class TraceTable {
   }
 }
 
-function foundRow({ id, trace, claimed }: Record<string, SQLOutputValue>): FoundTrace {
+export function foundTrace({ id, trace, claimed }: Record<string, SQLOutputValue>): FoundTrace {
   return { id: Number(id), trace: String(trace), claimed: claimed === 1 };
 }
