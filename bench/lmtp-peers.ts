@@ -9,7 +9,7 @@ import { idsOf } from '../test/support/neighbours/users.ts';
 import { LmtpClient } from '../test/support/players/lmtp-client.ts';
 import { content, sample } from './corpus.ts';
 import { endTree, eventually, sum } from './peers.ts';
-import { cpuOf } from './server.ts';
+import { cpuOf, POSTERN } from './server.ts';
 
 const PACKAGES = ['dovecot-core', 'dovecot-lmtpd', 'amavisd-new'];
 const CONNECTIONS = [1, 8, 64];
@@ -26,8 +26,6 @@ interface Site {
   readonly port: number;
   /** Where the bare sink listens, which takes every message. */
   readonly sinkPort: number;
-  /** Built. */
-  readonly main: string;
 }
 
 interface Server {
@@ -50,7 +48,6 @@ export interface LmtpMeasured {
 }
 
 export interface LmtpPeersBench {
-  readonly main: string;
   /** Of one measurement. */
   readonly seconds: number;
   readonly only: string;
@@ -58,7 +55,7 @@ export interface LmtpPeersBench {
 }
 
 /** Ours and Debian's, one after the other, with 2 KiB messages to one recipient. Needs Debian and root. */
-export async function benchLmtpPeers({ main, seconds, only, told }: LmtpPeersBench): Promise<void> {
+export async function benchLmtpPeers({ seconds, only, told }: LmtpPeersBench): Promise<void> {
   const chosen = SERVERS.filter(({ name }) => `lmtp, ${name}`.includes(only));
   if (chosen.length === 0) return;
   execFileSync('bash', [join(import.meta.dirname, '../scripts/debian.sh'), ...PACKAGES], {
@@ -71,7 +68,7 @@ export async function benchLmtpPeers({ main, seconds, only, told }: LmtpPeersBen
     try {
       await sink.waitForLine(/ready/);
       const port = server.name === BARE ? sinkPort : await freePort();
-      const pid = server.name === BARE ? sink.pid : await server.start({ folder, port, sinkPort, main });
+      const pid = server.name === BARE ? sink.pid : await server.start({ folder, port, sinkPort });
       try {
         await eventually(async () => {
           await (await LmtpClient.open({ port })).quit();
@@ -171,7 +168,7 @@ const SERVERS: readonly Server[] = [
   },
   {
     name: OURS,
-    async start({ folder, port, sinkPort, main }) {
+    async start({ folder, port, sinkPort }) {
       const file = folder.join('postern.toml');
       await writeFile(
         file,
@@ -185,8 +182,8 @@ const SERVERS: readonly Server[] = [
           '',
         ].join('\n'),
       );
-      const args = [main, 'run', 'lmtp-filter', '--admin', 'none', '--config', file];
-      const started = startProcess(process.execPath, args, { cwd: folder.path });
+      const args = ['run', 'lmtp-filter', '--admin', 'none', '--config', file];
+      const started = startProcess(POSTERN, args, { cwd: folder.path });
       await started.waitForLine(/"msg":"ready"/, { deadlineMs: STUCK_MS });
       return started.pid;
     },

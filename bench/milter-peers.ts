@@ -12,7 +12,7 @@ import type { Target } from '../test/support/players/dial.ts';
 import { MilterClient, type MilterMail } from '../test/support/players/milter-client.ts';
 import { sample, signed, type KeyPair, type Sample } from './corpus.ts';
 import { endTree, eventually, sum } from './peers.ts';
-import { cpuOf } from './server.ts';
+import { cpuOf, POSTERN } from './server.ts';
 
 /** Milters of Debian that do a part of what ours does. */
 const PACKAGES = [
@@ -39,8 +39,6 @@ interface Site {
   readonly resolvConf: string;
   readonly nameServer: string;
   readonly spamdPort: number;
-  /** Built. */
-  readonly main: string;
 }
 
 interface Milter {
@@ -67,7 +65,6 @@ export interface MilterMeasured {
 export interface MilterPeersBench {
   readonly dnsPort: number;
   readonly rsa: KeyPair;
-  readonly main: string;
   /** Of one measurement. */
   readonly seconds: number;
   readonly only: string;
@@ -92,7 +89,7 @@ export async function benchMilterPeers(bench: MilterPeersBench): Promise<void> {
 }
 
 async function benchOne(
-  { rsa, main, seconds, told }: MilterPeersBench,
+  { rsa, seconds, told }: MilterPeersBench,
   milter: Milter,
   task: Task,
   transport: Transport,
@@ -114,11 +111,7 @@ async function benchOne(
     await spamd.waitForLine(/ready/);
     const target: Target =
       transport === 'tcp' ? { port: await freePort() } : { path: folder.join('milter.sock') };
-    const pid = await milter.start(
-      { folder, keyFile, resolvConf, nameServer, spamdPort, main },
-      task,
-      target,
-    );
+    const pid = await milter.start({ folder, keyFile, resolvConf, nameServer, spamdPort }, task, target);
     try {
       await listening(target);
       for (const connections of CONNECTIONS) {
@@ -242,7 +235,7 @@ const MILTERS: readonly Milter[] = [
     name: OURS,
     tasks: ['sign', 'verify', 'score'],
     adds: { sign: SIGNED, verify: /dkim=pass[\s\S]*dmarc=pass/, score: /^X-Spam-Status:/m },
-    async start({ folder, keyFile, nameServer, spamdPort, main }, task, target) {
+    async start({ folder, keyFile, nameServer, spamdPort }, task, target) {
       const file = folder.join('postern.toml');
       const off = ['spf', 'dkim', 'arc', 'dmarc'].map((name) => `checks.${name}.enabled = false`);
       await writeFile(
@@ -262,8 +255,8 @@ const MILTERS: readonly Milter[] = [
           '',
         ].join('\n'),
       );
-      const args = ['--max-semi-space-size=4', main, 'run', 'milter', '--admin', 'none', '--config', file];
-      const started = startProcess(process.execPath, args, { cwd: folder.path });
+      const args = ['run', 'milter', '--admin', 'none', '--config', file];
+      const started = startProcess(POSTERN, args, { cwd: folder.path });
       await started.waitForLine(/"msg":"ready"/, { deadlineMs: STUCK_MS });
       return started.pid;
     },

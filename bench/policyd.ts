@@ -252,20 +252,7 @@ async function startPolicyd(bench: PolicydBench, scene: Scene, port: number): Pr
       `state.folder = ${JSON.stringify(join(folder, 'state'))}\npolicyd.listen = "127.0.0.1:${port}"\n` +
       `spamd.enabled = false\nlog.level = "info"\n${off.join('')}${scene.config}`,
   );
-  const main = join(import.meta.dirname, '../dist/cli/main.js');
-  const args = [
-    '--enable-source-maps',
-    '--max-semi-space-size=4',
-    main,
-    'run',
-    'policyd',
-    '--admin',
-    'none',
-    '--config',
-    config,
-  ];
-  const profiled = bench.profile === '' ? [] : ['--cpu-prof', '--cpu-prof-dir', bench.profile];
-  return Watched.start([...profiled, ...args], '"msg":"ready"');
+  return Watched.startPostern('policyd', config, bench.profile);
 }
 
 function round(ms: number): number {

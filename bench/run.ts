@@ -242,7 +242,6 @@ try {
   const { only, profile } = options;
   await benchPolicyd({ folder, dnsPort: dns.port, requests: REQUESTS, only, profile, told });
   if (options.peers) await benchPeers({ dnsPort: dns.port, requests: REQUESTS, only, told });
-  const main = join(import.meta.dirname, '../dist/cli/main.js');
   const milters: MilterMeasured[] = [];
   const servers: LmtpMeasured[] = [];
   if (options.peers) {
@@ -251,14 +250,14 @@ try {
       console.log(JSON.stringify(measured));
       milters.push(measured);
     };
-    await benchMilterPeers({ dnsPort: dns.port, rsa, main, seconds, only, told: toldOf });
+    await benchMilterPeers({ dnsPort: dns.port, rsa, seconds, only, told: toldOf });
     const lmtpTold = (measured: LmtpMeasured): void => {
       console.log(JSON.stringify(measured));
       servers.push(measured);
     };
-    await benchLmtpPeers({ main, seconds, only, told: lmtpTold });
+    await benchLmtpPeers({ seconds, only, told: lmtpTold });
   }
-  const scoring = { folder, dnsPort: dns.port, messages: 6000 * SCALE, only, profile, main };
+  const scoring = { folder, dnsPort: dns.port, messages: 6000 * SCALE, only, profile };
   for (const scored of options.peers ? [] : await benchScoring(scoring)) console.log(JSON.stringify(scored));
   const results = options.peers ? [] : await benchMail();
   if (policies.length > 0) console.error(policyTable(policies));
@@ -280,19 +279,7 @@ async function benchMail(): Promise<readonly Result[]> {
   for (const daemon of ['milter', 'lmtp-filter']) {
     const mine = chosen.filter(({ name }) => name.startsWith(daemon));
     if (mine.length === 0) continue;
-    const main = join(import.meta.dirname, '../dist/cli/main.js');
-    const args = [
-      ...(options.profile === '' ? [] : ['--cpu-prof', '--cpu-prof-dir', options.profile]),
-      '--enable-source-maps',
-      main,
-      'run',
-      daemon,
-      '--admin',
-      'none',
-      '--config',
-      join(folder, 'postern.toml'),
-    ];
-    await using server = await Watched.start(args, '"msg":"ready"');
+    await using server = await Watched.startPostern(daemon, join(folder, 'postern.toml'), options.profile);
     for (const scenario of mine) {
       const result = await measure(server, scenario);
       console.log(JSON.stringify(result));

@@ -16,7 +16,6 @@ export interface ScoringBench {
   readonly messages: number;
   readonly only: string;
   /** The built program. */
-  readonly main: string;
   readonly profile: string;
 }
 
@@ -50,7 +49,7 @@ export async function benchScoring(bench: ScoringBench): Promise<readonly Scored
 }
 
 async function startMilter(
-  { folder, dnsPort, main, profile }: ScoringBench,
+  { folder, dnsPort, profile }: ScoringBench,
   scoring: boolean,
   port: number,
   stub: number,
@@ -72,11 +71,7 @@ async function startMilter(
       ...OTHERS.map((name) => `checks.${name}.enabled = false`),
     ].join('\n'),
   );
-  const profiling = profile === '' ? [] : ['--cpu-prof', '--cpu-prof-dir', profile];
-  return await Watched.start(
-    [...profiling, '--enable-source-maps', main, 'run', 'milter', '--admin', 'none', '--config', config],
-    '"msg":"ready"',
-  );
+  return await Watched.startPostern('milter', config, profile);
 }
 
 interface Course {

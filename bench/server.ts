@@ -1,5 +1,9 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** As it is installed: what it starts Node with is measured too. */
+export const POSTERN = join(import.meta.dirname, '../bin/postern');
 
 /** A process whose CPU time and memory are watched. */
 export class Watched implements AsyncDisposable {
@@ -16,8 +20,24 @@ export class Watched implements AsyncDisposable {
     return Watched.startProgram(process.execPath, args, ready);
   }
 
-  static async startProgram(program: string, args: readonly string[], ready: string): Promise<Watched> {
-    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  /** One daemon of a built Postern. `profile`: the folder for a .cpuprofile of it; empty: none is made. */
+  static startPostern(daemon: string, config: string, profile: string): Promise<Watched> {
+    const env =
+      profile === '' ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${JSON.stringify(profile)}` };
+    const args = ['run', daemon, '--admin', 'none', '--config', config];
+    return Watched.startProgram(POSTERN, args, '"msg":"ready"', env);
+  }
+
+  static async startProgram(
+    program: string,
+    args: readonly string[],
+    ready: string,
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<Watched> {
+    const child = spawn(program, args, {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env: { ...process.env, ...env },
+    });
     const up = Promise.withResolvers<void>();
     let output = '';
     child.stdout.on('data', (chunk: Buffer) => {

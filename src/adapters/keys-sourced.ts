@@ -9,7 +9,7 @@ import { KeyReader, type KeySource, type ParseKey } from './key-source.ts';
 import { LookupCache, type CacheOptions, type LookResult } from './lookup-cache.ts';
 
 /** Domains whose keys are held, whatever the setting: an RSA key takes a few KB. */
-export const DOMAINS_HELD = 20_000;
+const DOMAINS_HELD = 20_000;
 
 /** The longest that a message waits for the keys of one domain; then what was known before has to do. Each source has a shorter limit of its own. */
 const PATIENCE_MS = 3000;

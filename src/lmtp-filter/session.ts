@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 
+import { noteBuffer } from '../runtime/buffer-garbage.ts';
 import { ClientStream } from './client-stream.ts';
 import { parseCommand, type Command } from './command.ts';
 import type { PathCommand } from './envelope-lines.ts';
@@ -100,6 +101,7 @@ export class Session {
       if (input !== null) return input;
       const read = await this.#stream.read(IDLE_MS);
       if (read.kind !== 'piece') return read;
+      noteBuffer(read.piece.length);
       this.#decoder.push(read.piece);
     }
   }

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 
+import { noteBuffer } from '../runtime/buffer-garbage.ts';
 import type { Log } from '../runtime/telemetry.ts';
 import type { Fault, MilterMetrics } from './metrics.ts';
 import { PROGRESS, TEMPFAIL } from './responses.ts';
@@ -76,6 +77,7 @@ export class Connection {
 
   #read(chunk: Buffer): void {
     if (this.#ended) return;
+    noteBuffer(chunk.length);
     this.#decoder.push(chunk);
     if (this.#busy === null) this.#work();
     else this.#lookAhead();

@@ -2,6 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { open, readdir, stat, unlink, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { noteBuffer } from './buffer-garbage.ts';
+
 /** More was written than the spool may hold. */
 export class SpoolFull extends Error {
   readonly limit: number;
@@ -164,6 +166,7 @@ export class Spool implements AsyncDisposable {
       const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
       if (bytesRead === 0) throw new Error('the spool file is shorter than what was written to it');
       position += bytesRead;
+      noteBuffer(buffer.length);
       yield buffer.subarray(0, bytesRead);
     }
     yield* tail;
