@@ -5,6 +5,7 @@ import { format, resolveConfig } from 'prettier';
 
 import { CHECKS } from '../src/checks/index.ts';
 import { exampleFile, referencePage } from '../src/config/reference.ts';
+import { LAYOUT_PAGES } from './layout-pages.ts';
 import { metricsPage } from './metrics-page.ts';
 
 // Writes the files that are made from the program: `node scripts/generate.ts`. With --check nothing is written, and the exit
@@ -20,6 +21,7 @@ const FILES: readonly Generated[] = [
   { path: 'examples/postern.toml', text: () => exampleFile(CHECKS) },
   { path: 'docs/configuration.md', text: () => referencePage(CHECKS) },
   { path: 'docs/metrics.md', text: metricsPage },
+  ...LAYOUT_PAGES,
 ];
 
 const root = new URL('../', import.meta.url);
