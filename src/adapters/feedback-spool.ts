@@ -11,7 +11,7 @@ const NEW = /^\.new-/;
 /** So old, it is what a process that was killed left behind. */
 const LEFT_BEHIND_MS = 3_600_000;
 /** Names that are looked at in one go: whoever may write there may write many. */
-export const SPOOL_NAMES = 10_000;
+export const SPOOL_NAMES = 2000;
 
 export interface FeedbackSpoolOptions {
   readonly now: () => number;

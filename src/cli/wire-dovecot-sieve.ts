@@ -74,7 +74,7 @@ set -- *.kept
 new=$(mktemp .new-XXXXXXXXXXXXXXXX) || exit 75
 trap 'rm -f "$new"' EXIT
 {
-  printf 'VERSION\tscript\t4\t0\nenv_USER=%s\n-\n%s\n\n' "$USER" "$said"
+  printf 'VERSION\\tscript\\t4\\t0\\nenv_USER=%s\\n-\\n%s\\n\\n' "$USER" "$said"
   head -c ${size + 1}
 } > "$new" || exit 75
 # Dovecot writes all of the message.

@@ -51,34 +51,51 @@ export class Spooled {
 
   async #takeEach(): Promise<void> {
     const { spool, log } = this.#options;
+    let fault: unknown = null;
     try {
       for (const name of await spool.waiting()) {
         if (this.#stopping) return;
-        await this.#takeOne(name);
+        // One that can't be read keeps no other waiting.
+        fault = (await this.#takeOne(name)) ?? fault;
       }
-      this.#failing = false;
     } catch (error) {
       // What is left waits for the next look.
-      if (!this.#failing)
-        log.error({ err: error }, 'feedback that waits in feedback.spool could not be taken');
-      this.#failing = true;
+      fault = error;
     }
+    if (fault !== null && !this.#failing)
+      log.error({ err: fault }, 'feedback that waits in feedback.spool could not be taken');
+    this.#failing = fault !== null;
   }
 
-  async #takeOne(name: string): Promise<void> {
-    const { spool, take, maxSize, metrics, log } = this.#options;
-    const limit = SCRIPT_HEAD_LIMIT + HEAD_END.length + maxSize() + 1;
+  /** Why it could not be read; null: it is done with. @throws {Error} when it could not be kept */
+  async #takeOne(name: string): Promise<unknown> {
+    const { spool, maxSize, metrics, log } = this.#options;
+    let request;
     try {
-      const request = await spool.read(name, limit);
-      if (request === null) throw new ScriptFault('it is gone, or has a second name');
-      await take(parsed(request.octets, request.time, maxSize()));
+      request = await spool.read(name, SCRIPT_HEAD_LIMIT + HEAD_END.length + maxSize() + 1);
     } catch (error) {
-      if (error instanceof ScriptFault) {
-        metrics.fault('protocol');
-        log.warn({ name, why: error.message }, 'a file in feedback.spool can not be used and is removed');
-      } else if (!(error instanceof NotTaught)) throw error;
+      return error;
+    }
+    try {
+      if (request === null) throw new ScriptFault('it is gone, or has a second name');
+      await this.#take(parsed(request.octets, request.time, maxSize()));
+    } catch (error) {
+      if (!(error instanceof ScriptFault)) throw error;
+      metrics.fault('protocol');
+      log.warn({ name, why: error.message }, 'a file in feedback.spool can not be used and is removed');
     }
     await spool.remove(name);
+    return null;
+  }
+
+  async #take(mail: LabelledMail): Promise<void> {
+    const { take, metrics } = this.#options;
+    try {
+      await take(mail);
+    } catch (error) {
+      // It is counted and told of already.
+      if (!(error instanceof NotTaught)) throw error;
+    }
     metrics.spooled();
   }
 }

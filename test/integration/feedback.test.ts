@@ -134,7 +134,7 @@ async function bayes(spamd: Spamd, user: string): Promise<{ spam: number; ham: n
 }
 
 function spamdFor(site: FeedbackSite, options: SpamdOptions = {}): Promise<Spamd> {
-  return startSpamd({ port: site.spamdPort, perUser: true, ...options });
+  return startSpamd({ port: site.spamdPort, perUser: true, rules: ['body RUNES /runes/'], ...options });
 }
 
 /** As a mail program moves the one message of a subject. */

@@ -12,6 +12,7 @@ import { PolicyClient } from '../support/players/policy-client.ts';
 import { startPolicySite } from '../support/policy-site.ts';
 import { preparePostern, type Postern, type PosternProcess } from '../support/postern.ts';
 import { ODIN, ZEUS } from '../support/site.ts';
+import { mountSmallDisk } from '../support/small-disk.ts';
 import { describeWithNeighbours } from '../support/with-neighbours.ts';
 
 /** One policyd with two rules for a state that is away: `lenient` lets mail go on, `strict` has it wait. */
@@ -194,7 +195,7 @@ async function startImpostor(port: number): Promise<() => Promise<void>> {
 
 describeWithNeighbours('the state in a file', () => {
   test('on a disk that is full: said so, by the rule, and used again when there is room', async () => {
-    await using host = await startHost('', mountSmallDisk);
+    await using host = await startHost('', (folder) => mountSmallDisk(folder, '4m'));
     expect(await host.ask('strict')).toEqual([expect.stringMatching(WAITS)]);
 
     const ballast = join(host.stateFolder, 'ballast');
@@ -259,19 +260,6 @@ describeWithNeighbours('the state in a file', () => {
     expect(await readFile(join(folder, 'state.sqlite'), 'latin1')).toBe('x'.repeat(8192));
   });
 });
-
-/** A disk of 4 MiB in place of the folder. */
-async function mountSmallDisk(folder: string): Promise<AsyncDisposable> {
-  await run('mkdir', ['-m', '0700', folder]);
-  const mounted = await run('mount', ['-t', 'tmpfs', '-o', 'size=4m,mode=0700', 'tmpfs', folder]);
-  expect(mounted).toMatchObject({ code: 0, stderr: '' });
-  return {
-    // Even while it is in use: the folder below has to be removed, whatever happened.
-    async [Symbol.asyncDispose]() {
-      expect(await run('umount', ['--lazy', folder])).toMatchObject({ code: 0, stderr: '' });
-    },
-  };
-}
 
 /** Until not an octet more goes in. */
 async function fillUp(path: string): Promise<void> {

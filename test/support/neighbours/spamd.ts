@@ -1,8 +1,9 @@
 import { chown, mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { privateFolder } from './folder.ts';
+import { LineLog } from './line-log.ts';
 import { freePort } from './ports.ts';
-import { startProcess } from './process.ts';
+import { type RunningProcess, startProcess } from './process.ts';
 import { idsOf } from './users.ts';
 
 const PACKAGED_SITE = '/etc/spamassassin';
@@ -21,6 +22,8 @@ export interface SpamdOptions {
   readonly children?: number;
   /** A folder for each user, with his own Bayes database: `bayesPath` says where. */
   readonly perUser?: true;
+  /** Rules in place of the packaged ones: it starts in a second, and a message takes a tenth of what it takes else. */
+  readonly rules?: readonly string[];
   /** Without --allow-tell: nobody can teach it. */
   readonly refusesTell?: true;
 }
@@ -36,6 +39,9 @@ export interface Spamd extends AsyncDisposable {
   /** SIGSTOP for it and its children: the kernel takes connections, and nobody answers. */
   freeze(): void;
   thaw(): void;
+  /** SIGKILL, for it and its children; `restart` begins anew at the same addresses. */
+  kill(): Promise<void>;
+  restart(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -66,16 +72,35 @@ export async function startSpamd(options: SpamdOptions = {}): Promise<Spamd> {
   if (options.perUser === true)
     flags.push('--create-prefs', `--username=${USER}`, `--virtual-config-dir=${home}/%d/%l`);
   const folders = ['--siteconfigpath', site, '--helper-home-dir', home];
+  if (options.rules !== undefined) {
+    const rules = folder.join('rules');
+    await mkdir(rules);
+    await writeFile(join(rules, 'rules.cf'), `${options.rules.join('\n')}\n`);
+    folders.push('--configpath', rules);
+  }
   const listeners = ['--listen', `127.0.0.1:${port}`, '--listen', socketPath];
   const processes = ['--max-children', String(children), '--min-children', '1', '--max-spare', '1'];
-  const spamd = cleanup.use(
-    startProcess('spamd', [...flags, ...folders, ...listeners, ...processes], {
+  const log = new LineLog('spamd');
+  let spamd = await start();
+  cleanup.defer(() => spamd.stop());
+
+  async function start(): Promise<RunningProcess> {
+    const after = log.mark();
+    log.reopen();
+    const started = startProcess('spamd', [...flags, ...folders, ...listeners, ...processes], {
       cwd: folder.path,
       env: { HOME: home },
       runAs: { user: USER, group: USER },
-    }),
-  );
-  await spamd.waitForLine(/spamd: server started on/, { deadlineMs: START_DEADLINE_MS });
+      log,
+    });
+    try {
+      await started.waitForLine(/spamd: server started on/, { after, deadlineMs: START_DEADLINE_MS });
+    } catch (error) {
+      await started.kill();
+      throw error;
+    }
+    return started;
+  }
 
   const owned = cleanup.move();
   return {
@@ -83,10 +108,14 @@ export async function startSpamd(options: SpamdOptions = {}): Promise<Spamd> {
     port,
     socketPath,
     folder: folder.path,
-    log: () => spamd.output(),
-    waitForLog: (pattern, wait) => spamd.waitForLine(pattern, wait),
+    log: () => log.text(),
+    waitForLog: (pattern, wait) => log.waitFor(pattern, wait),
     freeze: () => void process.kill(-spamd.pid, 'SIGSTOP'),
     thaw: () => void process.kill(-spamd.pid, 'SIGCONT'),
+    kill: () => spamd.kill(),
+    async restart() {
+      spamd = await start();
+    },
     stop: () => owned.disposeAsync(),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

@@ -36,8 +36,8 @@ export interface LmtpTap extends AsyncDisposable {
   doubts(told: (doubt: InDoubt) => void): void;
 }
 
-/** Stands between an LMTP client and a server on loopback, passes everything on, and tells where they are. @param target the server's port */
-export async function startLmtpTap(target: number): Promise<LmtpTap> {
+/** Stands between an LMTP client and a server, passes everything on, and tells where they are. @param target the server's socket */
+export async function startLmtpTap(target: string): Promise<LmtpTap> {
   const dialogues = new Set<Dialogue>();
   const server = createServer({ noDelay: true }, (socket) => {
     const dialogue = new Dialogue(socket, target, (step) => tap.onStep(step));
@@ -76,11 +76,11 @@ class Dialogue {
   #recipients: string[] = [];
   #told: (doubt: InDoubt) => void = () => {};
 
-  constructor(client: Socket, target: number, step: (step: TapStep) => void) {
+  constructor(client: Socket, target: string, step: (step: TapStep) => void) {
     this.#client = client;
     this.#step = step;
     step('connect');
-    this.#server = connect({ port: target, host: '127.0.0.1', noDelay: true });
+    this.#server = connect({ path: target });
     for (const [one, other] of [
       [client, this.#server],
       [this.#server, client],

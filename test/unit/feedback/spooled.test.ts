@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Registry } from 'prom-client';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
-import { FeedbackSpool } from '../../../src/adapters/feedback-spool.ts';
+import { FeedbackSpool, SPOOL_NAMES } from '../../../src/adapters/feedback-spool.ts';
 import { NotTaught, type LabelledMail } from '../../../src/feedback/collector.ts';
 import { feedbackMetrics } from '../../../src/feedback/metrics.ts';
 import { SCRIPT_HEAD_LIMIT } from '../../../src/feedback/script-request.ts';
@@ -47,6 +47,7 @@ beforeEach(async () => {
 afterEach(async () => {
   await spooled.stop();
   vi.useRealTimers();
+  vi.restoreAllMocks();
   await rm(root, { recursive: true });
 });
 
@@ -56,6 +57,16 @@ async function keep(name: string, message: string, secondsAgo = 10, head = HEAD)
   await writeFile(path, `${head}${message}`);
   const time = new Date(NOW - secondsAgo * 1000);
   await utimes(path, time, time);
+}
+
+function nameOf(number: number): string {
+  return `${String(number).padStart(8, '0')}.kept`;
+}
+
+/** A head of so many octets, up to its empty line. */
+function padded(length: number): string {
+  const filling = length + 2 - HEAD.length - 'env_X=\n'.length;
+  return HEAD.replace('-\n', `env_X=${'x'.repeat(filling)}\n-\n`);
 }
 
 const texts = (): string[] => taken.map(({ octets }) => Buffer.from(octets).toString());
@@ -85,8 +96,6 @@ describe('what waits in the spool', () => {
   });
 
   test('has a head of no more than the limit', async () => {
-    const padded = (length: number): string =>
-      HEAD.replace('-\n', `env_X=${'x'.repeat(length + 2 - HEAD.length - 'env_X=\n'.length)}\n-\n`);
     await keep('aaaaaaaa.kept', 'fits', 2, padded(SCRIPT_HEAD_LIMIT));
     await keep('bbbbbbbb.kept', 'does not', 1, padded(SCRIPT_HEAD_LIMIT + 1));
     await keep('cccccccc.kept', '', 1, 'no head at all');
@@ -106,6 +115,18 @@ describe('what waits in the spool', () => {
       Buffer.from(octets).toString() === 'first' ? Promise.reject(new NotTaught('full')) : Promise.resolve();
     await spooled.takeAll();
     expect(await readdir(folder)).toEqual([]);
+  });
+
+  test('that can not be read keeps nothing else waiting', async () => {
+    await keep('aaaaaaaa.kept', 'not for us', 2);
+    await keep('bbbbbbbb.kept', 'for us', 1);
+    const read = spool.read.bind(spool);
+    vi.spyOn(spool, 'read').mockImplementation((name, limit) =>
+      name.startsWith('a') ? Promise.reject(new Error('EACCES')) : read(name, limit),
+    );
+    await spooled.takeAll();
+    expect(texts()).toEqual(['for us']);
+    expect(await readdir(folder)).toEqual(['aaaaaaaa.kept']);
   });
 
   test('is looked for again all the time', async () => {
@@ -131,6 +152,17 @@ describe('what waits in the spool', () => {
     // The second name of the secret is gone, and it itself is not.
     expect((await readdir(folder)).toSorted()).toEqual(['aaaaaaaa.kept', 'cccccccc.kept', 'readme']);
     expect((await stat(secret)).nlink).toBe(1);
+  });
+
+  test('of more than anybody should have left, the rest comes with the next look', async () => {
+    const numbers = Array.from({ length: SPOOL_NAMES }, (_, number) => number);
+    await Promise.all(numbers.map((number) => writeFile(join(folder, nameOf(number)), '')));
+    expect(await spool.waiting()).toHaveLength(SPOOL_NAMES);
+    await writeFile(join(folder, nameOf(SPOOL_NAMES)), '');
+    const first = await spool.waiting();
+    expect(first).toHaveLength(SPOOL_NAMES);
+    await Promise.all(first.map((each) => spool.remove(each)));
+    expect(await spool.waiting()).toHaveLength(1);
   });
 
   test('what was left half written goes after an hour', async () => {
