@@ -200,7 +200,8 @@ describeWithNeighbours('a slow Dovecot', () => {
           return await client.send({ from: '<odin@valhalla.example>', to: [`<${ZEUS}>`], content, forward });
         }),
       );
-      return outcomes.map(({ delivered }) => delivered[0]?.slice(0, 9));
+      // Where there is much else to do, Dovecot's answer to RCPT can be too late already.
+      return outcomes.map(({ recipients, delivered }) => (delivered[0] ?? recipients[0])?.slice(0, 9));
     };
     const slow = Array.from({ length: 10 }, () => '451 4.4.2');
     expect(await wave()).toEqual(slow);
