@@ -12,6 +12,7 @@ import type { State } from '../src/ports/state.ts';
 import { decision } from '../test/support/decisions.ts';
 import { startRedisCluster } from '../test/support/neighbours/redis-cluster.ts';
 import { MASTER_NAME, startWatchedRedis } from '../test/support/neighbours/redis-sentinels.ts';
+import { PLAIN_REDIS } from '../test/support/redis-options.ts';
 
 const { values } = parseArgs({
   options: {
@@ -27,11 +28,7 @@ const TIMEOUT_MS = 250;
 const TICK_MS = 10;
 
 const common = {
-  username: null,
-  password: null,
-  database: 0,
-  tls: null,
-  prefix: 'postern:',
+  ...PLAIN_REDIS,
   timeoutMs: TIMEOUT_MS,
 } satisfies Omit<RedisOptions, 'address'>;
 

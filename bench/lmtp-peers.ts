@@ -8,8 +8,8 @@ import { startProcess } from '../test/support/neighbours/process.ts';
 import { idsOf } from '../test/support/neighbours/users.ts';
 import { LmtpClient } from '../test/support/players/lmtp-client.ts';
 import { content, sample } from './corpus.ts';
-import { endTree, eventually, sum } from './peers.ts';
-import { cpuOf, POSTERN } from './server.ts';
+import { endTree, eventually, startOurs, sum } from './peers.ts';
+import { cpuOf, figuresOf, type Figures } from './server.ts';
 
 const PACKAGES = ['dovecot-core', 'dovecot-lmtpd', 'amavisd-new'];
 const CONNECTIONS = [1, 8, 64];
@@ -36,15 +36,10 @@ interface Server {
   start(site: Site): Promise<number>;
 }
 
-export interface LmtpMeasured {
+/** CPU time is that of the server and all its processes. */
+export interface LmtpMeasured extends Figures {
   readonly name: string;
   readonly connections: number;
-  readonly count: number;
-  readonly perSecond: number;
-  /** Of the server and all its processes, user and system. */
-  readonly cpuMicroseconds: number;
-  readonly p50Ms: number;
-  readonly p99Ms: number;
 }
 
 export interface LmtpPeersBench {
@@ -87,12 +82,7 @@ export async function benchLmtpPeers({ seconds, only, told }: LmtpPeersBench): P
   }
 }
 
-async function measure(
-  pid: number,
-  port: number,
-  connections: number,
-  seconds: number,
-): Promise<Omit<LmtpMeasured, 'name' | 'connections'>> {
+async function measure(pid: number, port: number, connections: number, seconds: number): Promise<Figures> {
   const clients = await Promise.all(
     Array.from({ length: connections }, () => LmtpClient.open({ port }, 'mx.example.org')),
   );
@@ -131,16 +121,7 @@ async function measure(
     const elapsed = (performance.now() - begun) / 1000;
     const spent = sum(pid, cpuOf) - cpu;
     await Promise.all(clients.map((client) => client.quit()));
-    times.sort((a, b) => a - b);
-    const at = (share: number): number =>
-      Number((times[Math.floor((times.length - 1) * share)] ?? 0).toFixed(2));
-    return {
-      count: times.length,
-      perSecond: Math.round(times.length / elapsed),
-      cpuMicroseconds: Math.round(spent / times.length),
-      p50Ms: at(0.5),
-      p99Ms: at(0.99),
-    };
+    return figuresOf(times, elapsed, spent);
   } finally {
     clearTimeout(stuck);
   }
@@ -184,10 +165,7 @@ const SERVERS: readonly Server[] = [
           '',
         ].join('\n'),
       );
-      const args = ['run', 'lmtp-filter', '--admin', 'none', '--config', file];
-      const started = startProcess(POSTERN, args, { cwd: folder.path });
-      await started.waitForLine(/"msg":"ready"/, { deadlineMs: STUCK_MS });
-      return started.pid;
+      return startOurs('lmtp-filter', file);
     },
   },
   {

@@ -11,8 +11,8 @@ import { idsOf } from '../test/support/neighbours/users.ts';
 import type { Target } from '../test/support/players/dial.ts';
 import { MilterClient, type MilterMail } from '../test/support/players/milter-client.ts';
 import { sample, signed, type KeyPair, type Sample } from './corpus.ts';
-import { endTree, eventually, sum } from './peers.ts';
-import { cpuOf, POSTERN } from './server.ts';
+import { endTree, eventually, startOurs, sum } from './peers.ts';
+import { cpuOf, figuresOf, type Figures } from './server.ts';
 
 /** Milters of Debian that do a part of what ours does. */
 const PACKAGES = [
@@ -50,16 +50,11 @@ interface Milter {
   start(site: Site, task: Task, target: Target): Promise<number>;
 }
 
-export interface MilterMeasured {
+export interface MilterMeasured extends Figures {
   readonly name: string;
   readonly task: Task;
   readonly transport: Transport;
   readonly connections: number;
-  readonly count: number;
-  readonly perSecond: number;
-  readonly cpuMicroseconds: number;
-  readonly p50Ms: number;
-  readonly p99Ms: number;
 }
 
 export interface MilterPeersBench {
@@ -150,7 +145,7 @@ async function measure(
   pid: number,
   target: Target,
   { mail, task, connections, seconds, adds }: Scene,
-): Promise<Pick<MilterMeasured, 'count' | 'perSecond' | 'cpuMicroseconds' | 'p50Ms' | 'p99Ms'>> {
+): Promise<Figures> {
   const domain = 'sender.example';
   const base: MilterMail = {
     address: task === 'sign' ? '127.0.0.1' : '192.0.2.9',
@@ -201,16 +196,7 @@ async function measure(
   const spent = sum(pid, cpuOf) - cpu;
   clearTimeout(stuck);
   for (const { client } of clients) client.quit();
-  times.sort((a, b) => a - b);
-  const at = (share: number): number =>
-    Number((times[Math.floor((times.length - 1) * share)] ?? 0).toFixed(2));
-  return {
-    count: times.length,
-    perSecond: Math.round(times.length / elapsed),
-    cpuMicroseconds: Math.round(spent / times.length),
-    p50Ms: at(0.5),
-    p99Ms: at(0.99),
-  };
+  return figuresOf(times, elapsed, spent);
 }
 
 export function milterTable(measured: readonly MilterMeasured[]): string {
@@ -261,10 +247,7 @@ const MILTERS: readonly Milter[] = [
           '',
         ].join('\n'),
       );
-      const args = ['run', 'milter', '--admin', 'none', '--config', file];
-      const started = startProcess(POSTERN, args, { cwd: folder.path });
-      await started.waitForLine(/"msg":"ready"/, { deadlineMs: STUCK_MS });
-      return started.pid;
+      return startOurs('milter', file);
     },
   },
   {

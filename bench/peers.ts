@@ -10,7 +10,7 @@ import { privateFolder, type PrivateFolder } from '../test/support/neighbours/fo
 import { freePort } from '../test/support/neighbours/ports.ts';
 import { startProcess } from '../test/support/neighbours/process.ts';
 import { measure, type Measured } from './policyd.ts';
-import { cpuOf, peakMemoryOf } from './server.ts';
+import { cpuOf, peakMemoryOf, POSTERN } from './server.ts';
 
 /** Policy servers of Debian that do a part of what policyd does, each with a configuration that lets everything pass. */
 const PACKAGES = ['postfwd', 'postgrey', 'policyd-rate-limit', 'postfix-policyd-spf-python'];
@@ -185,6 +185,13 @@ function spf(): Peer {
       return { pid: started.pid, stop: () => started.stop() };
     },
   };
+}
+
+/** One of our daemons beside them, with the configuration in a file; its pid. */
+export async function startOurs(daemon: string, file: string): Promise<number> {
+  const started = startProcess(POSTERN, ['run', daemon, '--admin', 'none', '--config', file]);
+  await started.waitForLine(/"msg":"ready"/, { deadlineMs: UP_MS });
+  return started.pid;
 }
 
 /** Over a process and all that descend from it. */

@@ -8,6 +8,7 @@ import { openRedisStore } from '../src/adapters/store-redis.ts';
 import type { Decision, HistoryFilter } from '../src/ports/store.ts';
 import type { Outcome } from '../src/verdict/finding.ts';
 import { startRedis, type RedisServer } from '../test/support/neighbours/redis.ts';
+import { PLAIN_REDIS } from '../test/support/redis-options.ts';
 
 const { values } = parseArgs({ options: { messages: { type: 'string', default: '100000' } } });
 const messages = Number(values.messages);
@@ -24,11 +25,7 @@ const failed = (error: unknown): never => {
 await using redis = await startRedis();
 const options = {
   address: { kind: 'tcp', host: redis.host, port: redis.port },
-  username: null,
-  password: null,
-  database: 0,
-  tls: null,
-  prefix: 'postern:',
+  ...PLAIN_REDIS,
   timeoutMs: 10_000,
 } as const;
 await using state = await openRedisState(options, { up: () => undefined, down: failed });

@@ -19,7 +19,7 @@ import { benchPeers, comparison } from './peers.ts';
 import { policyTable } from './policy-table.ts';
 import { benchPolicyd, type Measured } from './policyd.ts';
 import { benchScoring } from './scoring.ts';
-import { Watched } from './server.ts';
+import { figuresOf, Watched, type Figures } from './server.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -40,15 +40,9 @@ interface Scenario {
   open(index: number): Promise<{ one: (n: number) => Promise<void>; close: () => Promise<void> }>;
 }
 
-interface Result {
+interface Result extends Figures {
   readonly name: string;
   readonly connections: number;
-  readonly count: number;
-  readonly perSecond: number;
-  /** Of the server, user and system. */
-  readonly cpuMicroseconds: number;
-  readonly p50Ms: number;
-  readonly p99Ms: number;
   /** Highest so far, in this run of the server. */
   readonly peakRssMiB: number;
 }
@@ -188,17 +182,10 @@ async function measure(server: Watched, scenario: Scenario): Promise<Result> {
   const seconds = (performance.now() - begun) / 1000;
   const spent = server.cpu() - cpu;
   await Promise.all(clients.map(({ close }) => close()));
-  times.sort((a, b) => a - b);
-  const at = (share: number): number =>
-    Number((times[Math.floor((times.length - 1) * share)] ?? 0).toFixed(2));
   return {
     name: scenario.name,
     connections: scenario.connections,
-    count: times.length,
-    perSecond: Math.round(times.length / seconds),
-    cpuMicroseconds: Math.round(spent / times.length),
-    p50Ms: at(0.5),
-    p99Ms: at(0.99),
+    ...figuresOf(times, seconds, spent),
     peakRssMiB: server.peakMemory(),
   };
 }

@@ -75,6 +75,29 @@ export class Watched implements AsyncDisposable {
   }
 }
 
+/** What one scene came to. */
+export interface Figures {
+  readonly count: number;
+  readonly perSecond: number;
+  readonly cpuMicroseconds: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+}
+
+/** @param times milliseconds of each request or message @param spent microseconds of CPU for all of them */
+export function figuresOf(times: readonly number[], seconds: number, spent: number): Figures {
+  const sorted = times.toSorted((a, b) => a - b);
+  const at = (share: number): number =>
+    Number((sorted[Math.floor((sorted.length - 1) * share)] ?? 0).toFixed(2));
+  return {
+    count: sorted.length,
+    perSecond: Math.round(sorted.length / seconds),
+    cpuMicroseconds: Math.round(spent / sorted.length),
+    p50Ms: at(0.5),
+    p99Ms: at(0.99),
+  };
+}
+
 const TICK_MICROSECONDS = 10_000;
 
 /** User and system time of a process and of its children that have ended, in microseconds. */

@@ -16,6 +16,7 @@ import type { GreylistTimes, Triplet } from '../src/ports/greylist.ts';
 import type { Hit } from '../src/ports/limits.ts';
 import type { State } from '../src/ports/state.ts';
 import { startRedis } from '../test/support/neighbours/redis.ts';
+import { PLAIN_REDIS } from '../test/support/redis-options.ts';
 
 const { values } = parseArgs({
   options: { rows: { type: 'string', default: '1000000' }, only: { type: 'string', default: '' } },
@@ -85,11 +86,7 @@ async function redis(): Promise<void> {
   await using state = await openRedisState(
     {
       address: { kind: 'tcp', host: server.host, port: server.port },
-      username: null,
-      password: null,
-      database: 0,
-      tls: null,
-      prefix: 'postern:',
+      ...PLAIN_REDIS,
       timeoutMs: 1000,
       offset: () => before.ahead,
     },

@@ -1,8 +1,8 @@
-import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import type { DatabaseSync } from 'node:sqlite';
 
 import type { TraceId, TraceKeys } from '../ports/store.ts';
-import { isBusy, PART_BITS } from './sqlite-schema.ts';
-import { CLAIM_AGE_MS, foundTrace, TRACE_AGE_MS, type FoundTrace } from './sqlite-traces.ts';
+import { isBusy } from './sqlite-schema.ts';
+import { TraceLookup, type FoundTrace } from './sqlite-traces.ts';
 
 export type Joined =
   /** `claim`: the row that the message is to be written to; null: that is done. */
@@ -21,31 +21,17 @@ const STRANGERS = 100;
 const CLAIMS = 1000;
 
 /**
- * Finds the trace of a message without waiting for the file: most are there to be read, among the newest, in one statement (its locks cost more
- * than it does), and what is to be noted of them nobody waits for.
+ * Finds the trace of a message without waiting for the file: most are there to be read, and what is to be noted of them nobody waits for.
  * A message belongs to one SMTP session, and so to one connection of one process: no other process claims its trace meanwhile.
  */
 export class JoinReader {
-  /** As `TraceLookup.ofMessage`, of the newest rows. */
-  readonly #newest: StatementSync;
+  readonly #lookup: TraceLookup;
   /** Rows that were claimed here; the file may not say so yet. */
   readonly #claims = new Set<number>();
   #strangers = 0;
 
   constructor(database: DatabaseSync) {
-    const newestPart = `(SELECT max(id) >> ${PART_BITS} FROM trace)`;
-    this.#newest = database.prepare(`
-      SELECT id, trace, claimed FROM (
-        SELECT id, trace, claimed FROM trace
-        WHERE queue_id = ?1 AND time >= ?2 AND (session IS NULL OR ?3 IS NULL OR session = ?3)
-        ORDER BY id DESC LIMIT 1)
-      UNION ALL
-      SELECT id, trace, claimed FROM (
-        SELECT id, trace, claimed FROM trace INDEXED BY trace_unclaimed
-        WHERE id >> ${PART_BITS} IN (${newestPart}, ${newestPart} - 1) AND session = ?3 AND sender = ?4 AND claimed = 0
-          AND time >= ?5 AND (queue_id IS NULL OR ?1 IS NULL OR queue_id = ?1)
-        ORDER BY id DESC LIMIT 1)
-      LIMIT 1`);
+    this.#lookup = new TraceLookup(database);
   }
 
   read(keys: TraceKeys, now: number): Joined {
@@ -66,10 +52,9 @@ export class JoinReader {
   }
 
   /** null: the file can't be read just now. */
-  #find({ queueId, session, sender }: TraceKeys, now: number): FoundTrace | 'none' | null {
+  #find(keys: TraceKeys, now: number): FoundTrace | 'none' | null {
     try {
-      const row = this.#newest.get(queueId, now - TRACE_AGE_MS, session, sender, now - CLAIM_AGE_MS);
-      return row === undefined ? 'none' : foundTrace(row);
+      return this.#lookup.amongNewest(keys, now) ?? 'none';
     } catch (error) {
       if (isBusy(error)) return null;
       throw error;

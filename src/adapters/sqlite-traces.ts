@@ -26,6 +26,7 @@ export class TraceLookup {
   readonly #byQueueId: StatementSync;
   readonly #byInstance: StatementSync;
   readonly #unclaimed: StatementSync;
+  readonly #newest: StatementSync;
 
   constructor(database: DatabaseSync) {
     this.#parts = new Parts(database, 'trace');
@@ -41,6 +42,19 @@ export class TraceLookup {
     this.#byInstance = database.prepare(`${inPart} AND instance = ?5 ORDER BY id DESC LIMIT 1`);
     this.#unclaimed = database.prepare(`
       ${inPart} AND (queue_id IS NULL OR ?5 IS NULL OR queue_id = ?5) ORDER BY id DESC LIMIT 1`);
+    const newestPart = `(SELECT max(id) >> ${PART_BITS} FROM trace)`;
+    this.#newest = database.prepare(`
+      SELECT id, trace, claimed FROM (
+        SELECT id, trace, claimed FROM trace
+        WHERE queue_id = ?1 AND time >= ?2 AND (session IS NULL OR ?3 IS NULL OR session = ?3)
+        ORDER BY id DESC LIMIT 1)
+      UNION ALL
+      SELECT id, trace, claimed FROM (
+        SELECT id, trace, claimed FROM trace INDEXED BY trace_unclaimed
+        WHERE id >> ${PART_BITS} IN (${newestPart}, ${newestPart} - 1) AND session = ?3 AND sender = ?4 AND claimed = 0
+          AND time >= ?5 AND (queue_id IS NULL OR ?1 IS NULL OR queue_id = ?1)
+        ORDER BY id DESC LIMIT 1)
+      LIMIT 1`);
   }
 
   /** Of the message that policyd knows by `instance`. */
@@ -69,6 +83,12 @@ export class TraceLookup {
       this.#unclaimed.get(part, session, sender, since, queueId),
     );
     return row === null ? null : foundTrace(row);
+  }
+
+  /** As `ofMessage`, in one statement (its locks cost more than it does), but not among traces that thousands came after. */
+  amongNewest({ queueId, session, sender }: TraceKeys, now: number): FoundTrace | null {
+    const row = this.#newest.get(queueId, now - TRACE_AGE_MS, session, sender, now - CLAIM_AGE_MS);
+    return row === undefined ? null : foundTrace(row);
   }
 }
 
@@ -159,6 +179,6 @@ export class TraceTable {
   }
 }
 
-export function foundTrace({ id, trace, claimed }: Record<string, SQLOutputValue>): FoundTrace {
+function foundTrace({ id, trace, claimed }: Record<string, SQLOutputValue>): FoundTrace {
   return { id: Number(id), trace: String(trace), claimed: claimed === 1 };
 }

@@ -1,5 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises';
-
 import type { Clock } from '../ports/clock.ts';
 import type {
   Decision,
@@ -11,6 +9,7 @@ import type {
   TraceKeys,
   Trimmed,
 } from '../ports/store.ts';
+import { awaitFacts } from './kept-facts.ts';
 import type { RedisCalls } from './redis-calls.ts';
 import { RedisClient, type RedisOptions } from './redis-client.ts';
 import { RedisCluster, type ClusterOptions } from './redis-cluster.ts';
@@ -32,8 +31,6 @@ export interface RedisStoreOptions {
 
 /** Traces and facts that are being written at once. */
 export const MAX_UNDER_WAY = 5000;
-/** How long facts may be on their way after the milter's answer: Postfix can be faster than a busy Redis. */
-const FACTS_PAUSES_MS = [10, 40, 150];
 /** Lost traces are told of together. */
 const TELL_MS = 1000;
 
@@ -103,15 +100,8 @@ class RedisStore implements Store, AsyncDisposable {
     this.#unwaited(() => this.#traces.keep(trace, queueId, facts, this.#clock.now()));
   }
 
-  async keptFacts(trace: TraceId, queueId: string): Promise<KeptFacts | null> {
-    const read = (): Promise<KeptFacts | null> => this.#traces.kept(trace, queueId, this.#clock.now());
-    let facts = await read();
-    for (const pause of FACTS_PAUSES_MS) {
-      if (facts !== null) break;
-      await delay(pause);
-      facts = await read();
-    }
-    return facts;
+  keptFacts(trace: TraceId, queueId: string): Promise<KeptFacts | null> {
+    return awaitFacts(() => this.#traces.kept(trace, queueId, this.#clock.now()));
   }
 
   record(decision: Decision): void {

@@ -1,5 +1,4 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
-import { setTimeout as delay } from 'node:timers/promises';
 
 import type { Clock } from '../ports/clock.ts';
 import type {
@@ -12,6 +11,7 @@ import type {
   TraceKeys,
   Trimmed,
 } from '../ports/store.ts';
+import { awaitFacts } from './kept-facts.ts';
 import type { Answer, Ask } from './sqlite-batch.ts';
 import { whenFree } from './sqlite-busy.ts';
 import { Checkpointer } from './sqlite-checkpoint.ts';
@@ -29,8 +29,6 @@ interface HistoryReader extends Disposable {
   history(filter: HistoryFilter): Promise<readonly Decision[]>;
 }
 
-/** How long facts may be on their way after the milter's answer: the queue manager can be faster than a busy disk. */
-const FACTS_PAUSES_MS = [10, 40, 150];
 /** Rows removed in one go: messages that ask for their trace wait behind it. */
 const EXPIRE_ROWS = 200;
 /** Free pages that are given back in one go: each takes the place of another, which is written. */
@@ -121,15 +119,10 @@ class SqliteStore implements Store, AsyncDisposable {
     this.#writer.note({ kind: 'facts', trace, queueId, direction, outcomes: text, now });
   }
 
-  async keptFacts(trace: TraceId, queueId: string): Promise<KeptFacts | null> {
-    const read = (): KeptFacts | null => this.#facts.read(trace, queueId, this.#clock.now() - FACTS_AGE_MS);
-    let facts = await whenFree(read);
-    for (const pause of FACTS_PAUSES_MS) {
-      if (facts !== null) break;
-      await delay(pause);
-      facts = await whenFree(read);
-    }
-    return facts;
+  keptFacts(trace: TraceId, queueId: string): Promise<KeptFacts | null> {
+    return awaitFacts(() =>
+      whenFree(() => this.#facts.read(trace, queueId, this.#clock.now() - FACTS_AGE_MS)),
+    );
   }
 
   record(decision: Decision): void {

@@ -94,8 +94,7 @@ export async function joinTrace(
   const fresh = newTraceId();
   const keys = { session: sessionKey(forwarded.client), sender: pathText(sender), instance: null, queueId };
   try {
-    const joined = store.joinTrace(keys, fresh);
-    return typeof joined === 'string' ? joined : await withinDeadline(joined, STORE_DEADLINE_MS, 'the store');
+    return await withinDeadline(store.joinTrace(keys, fresh), STORE_DEADLINE_MS, 'the store');
   } catch (error) {
     log.warn(
       { daemon: 'lmtp-filter', trace: fresh, qid: queueId, err: error },

@@ -237,8 +237,7 @@ async function joinTrace(envelope: Envelope, { store, log, metrics }: MessageCon
     queueId: envelope.queueId,
   };
   try {
-    const joined = store.joinTrace(keys, fresh);
-    return typeof joined === 'string' ? joined : await withinDeadline(joined, STORE_DEADLINE_MS, 'the store');
+    return await withinDeadline(store.joinTrace(keys, fresh), STORE_DEADLINE_MS, 'the store');
   } catch (error) {
     metrics.fault('store');
     log.warn(

@@ -158,8 +158,5 @@ async function namedKeys(wanted: readonly KeyName[], source: SigningKeys): Promi
 }
 
 function ask(source: SigningKeys, domain: string): Promise<DomainKeys> | DomainKeys {
-  const answer = source.keysOf(domain);
-  return answer instanceof Promise
-    ? withinDeadline(answer, KEYS_DEADLINE_MS, 'the source of the keys')
-    : answer;
+  return withinDeadline(source.keysOf(domain), KEYS_DEADLINE_MS, 'the source of the keys');
 }

@@ -187,7 +187,8 @@ describeWithNeighbours('a slow Dovecot', () => {
     dovecot.fault = ({ step }) => (step === 'content' ? { after: 'hang' } : null);
     await using postern = await preparePostern({
       upstream: `127.0.0.1:${dovecot.port}`,
-      config: 'lmtp-filter.upstream_timeout = "3s"',
+      // Its answers to RCPT come within that, whatever else the machine has to do.
+      config: 'lmtp-filter.upstream_timeout = "6s"',
     });
     const process = await postern.start('lmtp-filter');
     const before = await peakMiB(process.pid);
@@ -200,8 +201,7 @@ describeWithNeighbours('a slow Dovecot', () => {
           return await client.send({ from: '<odin@valhalla.example>', to: [`<${ZEUS}>`], content, forward });
         }),
       );
-      // Where there is much else to do, Dovecot's answer to RCPT can be too late already.
-      return outcomes.map(({ recipients, delivered }) => (delivered[0] ?? recipients[0])?.slice(0, 9));
+      return outcomes.map(({ delivered }) => delivered[0]?.slice(0, 9));
     };
     const slow = Array.from({ length: 10 }, () => '451 4.4.2');
     expect(await wave()).toEqual(slow);

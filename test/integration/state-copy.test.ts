@@ -16,15 +16,12 @@ import { startRedis, type RedisServer } from '../support/neighbours/redis.ts';
 import { LinkEvents } from '../support/redis-events.ts';
 import { contentsOf, countKinds, entriesOf, FILLED, fillState } from '../support/state-contents.ts';
 import { describeWithNeighbours } from '../support/with-neighbours.ts';
+import { PLAIN_REDIS } from '../support/redis-options.ts';
 
 const HOUR = 3_600_000;
 
 const common = {
-  username: null,
-  password: null,
-  database: 0,
-  tls: null,
-  prefix: 'postern:',
+  ...PLAIN_REDIS,
   timeoutMs: 5000,
 } satisfies Partial<RedisOptions>;
 

@@ -10,6 +10,7 @@ import { LinkEvents } from '../support/redis-events.ts';
 import { preparePostern, type Postern } from '../support/postern.ts';
 import { ODIN, ZEUS } from '../support/site.ts';
 import { describeWithNeighbours } from '../support/with-neighbours.ts';
+import { PLAIN_REDIS } from '../support/redis-options.ts';
 
 const HOUR = 3_600_000;
 const MOST = 300;
@@ -65,11 +66,7 @@ describeWithNeighbours('limits of three hosts that lose Redis', () => {
       const state = await openRedisState(
         {
           address: { kind: 'tcp', host: '127.0.0.1', port: link.port },
-          username: null,
-          password: null,
-          database: 0,
-          tls: null,
-          prefix: 'postern:',
+          ...PLAIN_REDIS,
           timeoutMs: 250,
         },
         events,

@@ -14,6 +14,7 @@ import { startRedisCluster, type RedisClusterServers } from '../support/neighbou
 import { MASTER_NAME, startWatchedRedis, type WatchedRedis } from '../support/neighbours/redis-sentinels.ts';
 import { LinkEvents } from '../support/redis-events.ts';
 import { describeWithNeighbours } from '../support/with-neighbours.ts';
+import { PLAIN_REDIS } from '../support/redis-options.ts';
 
 const HOUR = 3_600_000;
 const TIMEOUT_MS = 1000;
@@ -21,11 +22,7 @@ const TIMEOUT_MS = 1000;
 const SLACK_MS = 1000;
 
 const common = {
-  username: null,
-  password: null,
-  database: 0,
-  tls: null,
-  prefix: 'postern:',
+  ...PLAIN_REDIS,
   timeoutMs: 2000,
 } satisfies Partial<RedisOptions>;
 

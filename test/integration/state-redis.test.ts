@@ -19,6 +19,7 @@ import { run } from '../support/neighbours/process.ts';
 import { startRedis, type RedisServer } from '../support/neighbours/redis.ts';
 import { LinkEvents } from '../support/redis-events.ts';
 import { describeWithNeighbours } from '../support/with-neighbours.ts';
+import { PLAIN_REDIS } from '../support/redis-options.ts';
 
 const TIMEOUT_MS = 250;
 /** What a call may take on top of its time on a machine that has other things to do. */
@@ -28,11 +29,7 @@ const HOUR = 3_600_000;
 function options(server: RedisServer, differs: Partial<RedisOptions> = {}): RedisOptions {
   return {
     address: { kind: 'tcp', host: server.host, port: server.port },
-    username: null,
-    password: null,
-    database: 0,
-    tls: null,
-    prefix: 'postern:',
+    ...PLAIN_REDIS,
     timeoutMs: 2000,
     ...differs,
   };

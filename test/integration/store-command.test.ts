@@ -13,6 +13,7 @@ import { startRedis, type RedisServer } from '../support/neighbours/redis.ts';
 import { PolicyClient } from '../support/players/policy-client.ts';
 import { preparePostern, type Postern } from '../support/postern.ts';
 import { describeWithNeighbours } from '../support/with-neighbours.ts';
+import { PLAIN_REDIS } from '../support/redis-options.ts';
 
 /** No name server is asked. */
 const CONFIG = `
@@ -140,11 +141,7 @@ describeWithNeighbours('a site that moves to Redis', () => {
 });
 
 const common = {
-  username: null,
-  password: null,
-  database: 0,
-  tls: null,
-  prefix: 'postern:',
+  ...PLAIN_REDIS,
   timeoutMs: 5000,
 };
 

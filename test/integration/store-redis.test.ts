@@ -13,6 +13,7 @@ import { startRedisCluster, type RedisClusterServers } from '../support/neighbou
 import { startRedis, type RedisServer } from '../support/neighbours/redis.ts';
 import { StoreEvents } from '../support/store-events.ts';
 import { describeWithNeighbours } from '../support/with-neighbours.ts';
+import { PLAIN_REDIS } from '../support/redis-options.ts';
 
 const TIMEOUT_MS = 250;
 /** What a call may take on top of its time on a machine that has other things to do. */
@@ -20,11 +21,7 @@ const SLACK_MS = 1000;
 const AMPLE_MS = 5000;
 
 const common = {
-  username: null,
-  password: null,
-  database: 0,
-  tls: null,
-  prefix: 'postern:',
+  ...PLAIN_REDIS,
   timeoutMs: AMPLE_MS,
 } satisfies Omit<RedisOptions, 'address'>;
 

@@ -9,6 +9,7 @@ import { openRedisState } from '../../../src/adapters/state-redis.ts';
 import { NeighbourError } from '../../../src/ports/neighbour-error.ts';
 import type { State } from '../../../src/ports/state.ts';
 import { LinkEvents } from '../../support/redis-events.ts';
+import { PLAIN_REDIS } from '../../support/redis-options.ts';
 
 const TIMEOUT_MS = 100;
 /** Where an answer comes: more than any machine needs. */
@@ -48,11 +49,7 @@ async function startImpostor(
   if (address === null || typeof address === 'string') throw new Error('no port');
   const options: RedisOptions = {
     address: { kind: 'tcp', host: '127.0.0.1', port: address.port },
-    username: null,
-    password: null,
-    database: 0,
-    tls: null,
-    prefix: 'postern:',
+    ...PLAIN_REDIS,
     timeoutMs: TIMEOUT_MS,
   };
   return {

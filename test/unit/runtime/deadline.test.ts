@@ -15,6 +15,12 @@ test('an answer in time is the answer, and leaves no timer', async () => {
   expect(vi.getTimerCount()).toBe(0);
 });
 
+test('an answer that is there comes back at once', () => {
+  const answer: number | Promise<number> = 7;
+  expect(withinDeadline(answer, 100, 'the store')).toBe(7);
+  expect(vi.getTimerCount()).toBe(0);
+});
+
 test('a failure is passed on, and leaves no timer', async () => {
   await expect(withinDeadline(Promise.reject(new Error('disk full')), 100, 'the store')).rejects.toThrow(
     'disk full',
