@@ -4,7 +4,7 @@ import type { KeptFacts, TraceId, TraceKeys } from '../ports/store.ts';
 import { numberIn, script, type RedisCalls } from './redis-calls.ts';
 import { jsonIn, packedOutcomes, unpackedOutcomes } from './redis-decision-text.ts';
 
-import { CLAIM_AGE_MS, FACTS_AGE_MS, TRACE_AGE_MS } from './sqlite-traces.ts';
+import { CLAIM_AGE_MS, FACTS_AGE_MS, TRACE_AGE_MS } from './trace-ages.ts';
 
 /** Entries of one key: messages of one session and sender that wait for their milter, and messages that had one queue id. The oldest go first. */
 const ENTRIES = 64;

@@ -21,8 +21,8 @@ import { first, inColumns, numberAt } from './sqlite-row.ts';
 import { databasePath, openDatabase, openDatabaseReadOnly } from './sqlite-schema.ts';
 import { WriterThread } from './sqlite-thread.ts';
 import { JoinReader } from './sqlite-joins.ts';
-import { FACTS_AGE_MS, TRACE_AGE_MS } from './sqlite-traces.ts';
 import { StoreWriter, type WriterEvents } from './sqlite-writer.ts';
+import { FACTS_AGE_MS, TRACE_AGE_MS } from './trace-ages.ts';
 
 /** What is needed to answer questions about the past. */
 interface HistoryReader extends Disposable {
